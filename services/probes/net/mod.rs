@@ -1,0 +1,4 @@
+//! The only folder that opens sockets.
+
+pub mod resolve;
+pub mod tcp;

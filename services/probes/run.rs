@@ -1,0 +1,152 @@
+//! One run of a probe: its world, its clock, its findings.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_result::Report};
+
+use crate::{
+    Probe,
+    failure::Failure,
+    net::resolve::Resolver,
+    stopwatch::{self, Phase, Stopwatch},
+    target::{Destination, Gate, Host, Options},
+};
+
+/// What all runs of a process share.
+#[derive(Clone)]
+pub struct World {
+    /// Says which destinations are allowed.
+    pub gate: Arc<dyn Gate>,
+    /// Resolves the names of targets.
+    pub resolver: Arc<Resolver>,
+}
+
+impl World {
+    /// A world with this gate and the system's resolver settings.
+    pub fn new(gate: Arc<dyn Gate>) -> Self {
+        Self { gate, resolver: Arc::new(Resolver::system()) }
+    }
+}
+
+/// What a run saw: the parts of a `ProbeResult` that don't depend on who asked for it, or when.
+#[derive(Debug, Clone)]
+pub struct Sight {
+    /// What came out of it.
+    pub outcome: Outcome,
+    /// Why, unless it passed.
+    pub reason: Reason,
+    /// Whose fault it is, unless it passed.
+    pub attribution: Attribution,
+    /// One sentence for people.
+    pub summary: String,
+    /// The address that was probed, once it was known.
+    pub address: Option<IpAddr>,
+    /// From start to end.
+    pub duration: Duration,
+    /// What the time went into; they add up to the duration.
+    pub phases: Vec<(Phase, Duration)>,
+    /// The one number that stands for this probe, and who took its stamps.
+    pub latency: Option<(Duration, TimingSource)>,
+    /// What this kind of probe saw; none where nothing was sent.
+    pub report: Option<Report>,
+}
+
+/// A run under way: where a kind finds its world, and leaves its findings.
+pub struct Run<'w, R> {
+    /// What all runs share.
+    pub world: &'w World,
+    /// The options of the check.
+    pub options: &'w Options,
+    /// When the run has to be over.
+    pub deadline: Instant,
+    /// The phases.
+    pub watch: Stopwatch,
+    /// The address that is probed; set by [`resolve`](Run::resolve) or by the kind.
+    pub address: Option<IpAddr>,
+    /// The one number that stands for this probe.
+    pub latency: Option<(Duration, TimingSource)>,
+    /// What was seen so far.
+    pub report: R,
+}
+
+impl<R> Run<'_, R> {
+    /// Enters a phase, now.
+    pub fn enter(&mut self, phase: Phase) {
+        self.watch.enter(phase, stopwatch::now());
+    }
+
+    /// How long the run may still take.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(stopwatch::now())
+    }
+
+    /// Resolves the target (phase `resolve`), asks the gate, and remembers the address as the one that is probed. `port` is for the gate.
+    pub async fn resolve(&mut self, host: &Host, port: Option<u16>) -> Result<IpAddr, Failure> {
+        self.enter(Phase::Resolve);
+        let address = self.world.resolver.first_address(host, self.options, self.world.gate.as_ref(), self.deadline).await?;
+        self.permit(address, port)?;
+        self.address = Some(address);
+        Ok(address)
+    }
+
+    /// Like [`resolve`](Run::resolve), for a target with a port.
+    pub async fn resolve_port(&mut self, host: &Host, port: u16) -> Result<SocketAddr, Failure> {
+        Ok(SocketAddr::new(self.resolve(host, Some(port)).await?, port))
+    }
+
+    /// Asks the gate about an address that is about to be dialled.
+    pub fn permit(&self, address: IpAddr, port: Option<u16>) -> Result<(), Failure> {
+        permit(self.world.gate.as_ref(), address, port)
+    }
+}
+
+/// Asks the gate; a refusal is ours and undetermined.
+pub(crate) fn permit(gate: &dyn Gate, address: IpAddr, port: Option<u16>) -> Result<(), Failure> {
+    gate.permit(Destination { address: address.to_canonical(), port })
+        .map_err(|rule| Failure::new(Reason::PolicyDenied, Attribution::Vantage, rule))
+}
+
+/// Runs a probe of one kind to its end, or to its deadline.
+pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Options, wrap: fn(P::Report) -> Report) -> Sight {
+    let start = stopwatch::now();
+    let deadline = start + options.timeout;
+    let mut run =
+        Run { world, options, deadline, watch: Stopwatch::start(start), address: None, latency: None, report: P::Report::default() };
+    let verdict = match tokio::time::timeout_at(deadline, probe.run(&mut run)).await {
+        Ok(verdict) => verdict,
+        Err(_) => Err(overdue(run.watch.phase(), run.address, &probe.target(), options)),
+    };
+    let Run { watch, address, latency, report, .. } = run;
+    let (duration, phases) = watch.stop(stopwatch::now());
+    let (outcome, reason, attribution, summary) = match verdict {
+        Ok(summary) => (Outcome::Passed, Reason::Unspecified, Attribution::Unspecified, summary),
+        Err(failure) => (failure.outcome(), failure.reason, failure.attribution, failure.sentence),
+    };
+    // A denied or unknown address means that nothing was sent: there is nothing to report.
+    let report = address.map(|_| wrap(report));
+    Sight { outcome, reason, attribution, summary, address, duration, phases, latency, report }
+}
+
+/// What a deadline means depends on what was going on.
+fn overdue(phase: Option<Phase>, address: Option<IpAddr>, target: &str, options: &Options) -> Failure {
+    let limit = options.timeout;
+    let whom = address.map_or_else(|| target.to_owned(), |address| format!("{target} ({address})"));
+    match phase {
+        None => Failure::internal(format!("the probe of {target} did not begin within {limit:?}")),
+        Some(Phase::Resolve) => Failure::new(
+            Reason::NameNotResolved,
+            Attribution::Resolver,
+            format!("resolve the name of {target}: no answer from the resolver within {limit:?}"),
+        ),
+        Some(Phase::Connect) => Failure::timed_out(format!("after {limit:?} connecting to {whom}")),
+        Some(Phase::Tls) => Failure::timed_out(format!("after {limit:?} in the TLS handshake with {whom}")),
+        Some(Phase::Send) => Failure::timed_out(format!("after {limit:?} sending to {whom}")),
+        Some(Phase::Wait) => Failure::timed_out(format!("after {limit:?} waiting for the answer of {whom}")),
+        Some(Phase::Transfer) => Failure::timed_out(format!("after {limit:?} in the middle of the answer of {whom}")),
+    }
+}

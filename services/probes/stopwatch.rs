@@ -1,0 +1,126 @@
+//! What the time of a run goes into: phases that follow each other without a gap and add up to the whole.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vantage_contract::v1;
+
+/// The monotonic clock of the probes. Nothing else in this package reads a clock, but for the wall instants of protocols that carry them.
+pub fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "the one place where probes read the monotonic clock")]
+    Instant::now()
+}
+
+/// What a part of a run's time goes into. The names are the contract's (`Phase.name`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Finding the addresses of the target's name.
+    Resolve,
+    /// Making a TCP connection.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// Handing over the request.
+    Send,
+    /// From the request's end to the first of the answer.
+    Wait,
+    /// The rest of the answer.
+    Transfer,
+}
+
+impl Phase {
+    /// The contract's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Send => "send",
+            Self::Wait => "wait",
+            Self::Transfer => "transfer",
+        }
+    }
+}
+
+/// Measures phases. Entering one ends the one before it, so there are no gaps; what comes before the first belongs to the first.
+#[derive(Debug)]
+pub struct Stopwatch {
+    start: Instant,
+    done: Vec<(Phase, Duration)>,
+    current: Option<(Phase, Instant)>,
+}
+
+impl Stopwatch {
+    /// Starts at `now`.
+    pub fn start(now: Instant) -> Self {
+        Self { start: now, done: Vec::new(), current: None }
+    }
+
+    /// When it started.
+    pub fn started(&self) -> Instant {
+        self.start
+    }
+
+    /// Enters a phase at `now`. Entering the phase one is in goes on with it.
+    pub fn enter(&mut self, phase: Phase, now: Instant) {
+        match self.current {
+            Some((current, _)) if current == phase => {}
+            Some((current, since)) => {
+                self.done.push((current, now.saturating_duration_since(since)));
+                self.current = Some((phase, now));
+            }
+            None => self.current = Some((phase, self.start)),
+        }
+    }
+
+    /// The phase one is in.
+    pub fn phase(&self) -> Option<Phase> {
+        self.current.map(|(phase, _)| phase)
+    }
+
+    /// How long the last occurrence of `phase` took, if it has ended.
+    pub fn taken(&self, phase: Phase) -> Option<Duration> {
+        self.done.iter().rev().find(|(done, _)| *done == phase).map(|(_, taken)| *taken)
+    }
+
+    /// Ends at `now`: the duration, and the phases, which add up to it.
+    pub fn stop(mut self, now: Instant) -> (Duration, Vec<(Phase, Duration)>) {
+        if let Some((current, since)) = self.current.take() {
+            self.done.push((current, now.saturating_duration_since(since)));
+        }
+        (now.saturating_duration_since(self.start), self.done)
+    }
+}
+
+/// A duration as the contract carries it. Longer than 10 000 years (`Duration`'s bound) can't be measured.
+pub fn to_proto(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(i32::MAX),
+    }
+}
+
+/// Phases as the contract carries them.
+pub fn phases_to_proto(phases: &[(Phase, Duration)]) -> Vec<v1::Phase> {
+    phases.iter().map(|(phase, taken)| v1::Phase { name: phase.name().to_owned(), duration: Some(to_proto(*taken)) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_have_no_gaps_and_add_up_to_the_duration() {
+        let start = now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut watch = Stopwatch::start(start);
+        watch.enter(Phase::Resolve, at(1));
+        watch.enter(Phase::Connect, at(5));
+        watch.enter(Phase::Connect, at(7));
+        watch.enter(Phase::Wait, at(30));
+        let (duration, phases) = watch.stop(at(100));
+        let millis: Vec<_> = phases.iter().map(|(phase, taken)| (*phase, taken.as_millis())).collect();
+        assert_eq!(millis, [(Phase::Resolve, 5), (Phase::Connect, 25), (Phase::Wait, 70)]);
+        assert_eq!(phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), duration);
+    }
+}

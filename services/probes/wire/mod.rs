@@ -1,0 +1,1 @@
+//! Pure bytes: codecs that do no I/O and never panic, whatever they are given.
