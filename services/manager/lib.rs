@@ -5,6 +5,10 @@
 
 pub mod alert;
 pub mod desk;
+pub mod link;
+pub mod plan;
+pub mod print;
 pub mod state;
 pub mod store;
+mod tally;
 pub mod words;
