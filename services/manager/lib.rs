@@ -4,11 +4,21 @@
 //! contract's descriptors.
 
 pub mod alert;
+mod border;
+pub mod cli;
+pub mod config;
 pub mod desk;
 pub mod link;
+mod manager;
+mod once;
 pub mod plan;
 pub mod print;
+mod reception;
+mod reload;
+mod run;
 pub mod state;
 pub mod store;
 mod tally;
 pub mod words;
+
+pub use run::{Embed, World, run};

@@ -16,8 +16,9 @@ use vantage_contract::v1::{Hello, MonitorAddress, ProbeResult, Start, StoredSess
 use vantage_daemon::{backoff::Backoff, clock, exit::Fatal, readiness::Readiness};
 
 use crate::plan::Orders;
-use endpoint::dial;
-use session::{Ending, Session, open};
+pub(crate) use endpoint::dial;
+use session::{Ending, Session};
+pub(crate) use session::{Stream, ask, open};
 
 /// How links behave. One for all links of a manager.
 #[derive(Debug, Clone)]
@@ -118,20 +119,23 @@ pub struct Link {
     address: MonitorAddress,
     orders: watch::Sender<Arc<Orders>>,
     drain: CancellationToken,
+    release: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Link {
-    /// Starts a link. It lives until `drain` or its own end.
+    /// Starts a link. It lives until it is told to [`drain`](Self::drain). It begins when `before` has ended: the link of the same
+    /// name that it takes the place of, and that was told to drain.
     pub fn start<I: Intake>(
         address: MonitorAddress,
         orders: Orders,
         settings: Arc<Settings>,
         intake: Arc<I>,
         readiness: Readiness,
-        drain: CancellationToken,
+        before: Option<Self>,
     ) -> Self {
         let (to, from) = watch::channel(Arc::new(orders));
+        let (drain, release) = (CancellationToken::new(), CancellationToken::new());
         let worker = Worker {
             condition: format!("monitor {}", address.name),
             address: address.clone(),
@@ -139,10 +143,17 @@ impl Link {
             intake,
             readiness,
             drain: drain.clone(),
+            release: release.clone(),
             orders: from,
             complaint: None,
         };
-        Self { address, orders: to, drain, task: tokio::spawn(worker.run()) }
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                before.ended().await;
+            }
+            worker.run().await;
+        });
+        Self { address, orders: to, drain, release, task }
     }
 
     /// Where it leads.
@@ -160,12 +171,27 @@ impl Link {
         self.drain.cancel();
     }
 
+    /// Tells it that this stream is its last: it takes what comes until the monitor ends the stream, and then does not dial again.
+    pub fn release(&self) {
+        self.release.cancel();
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Waits for its end.
     pub async fn ended(self) {
         if let Err(error) = self.task.await {
             tracing::error!(link = self.address.name, %error, "the link's task ended badly");
         }
     }
+}
+
+/// Whether an address can be dialled: what it says, and that the files it names are there and sound. Nobody is asked anything.
+pub fn check(address: &MonitorAddress, settings: &Settings) -> Result<(), Fatal> {
+    dial(address, settings).map(drop)
 }
 
 /// What to do after a stream has ended.
@@ -183,6 +209,7 @@ struct Worker<I> {
     intake: Arc<I>,
     readiness: Readiness,
     drain: CancellationToken,
+    release: CancellationToken,
     orders: watch::Receiver<Arc<Orders>>,
     /// What was last complained about, and how often it was not said again.
     complaint: Option<(String, u64)>,
@@ -203,7 +230,15 @@ impl<I: Intake> Worker<I> {
             }
             let wait = match next {
                 Next::Drained => break,
-                Next::TakenOver => return self.give_up(),
+                _ if self.release.is_cancelled() => break,
+                Next::TakenOver => {
+                    self.give_up();
+                    tokio::select! {
+                        () = self.drain.cancelled() => {}
+                        () = self.release.cancelled() => {}
+                    }
+                    break;
+                }
                 Next::Retry { why, after } => {
                     self.complain(&why, None);
                     self.intake.note(&self.address.name, &State::Down(why));
@@ -221,6 +256,7 @@ impl<I: Intake> Worker<I> {
                 // A reload: perhaps it cured what was wrong.
                 changed = self.orders.changed() => if changed.is_err() { break },
                 () = self.drain.cancelled() => break,
+                () = self.release.cancelled() => break,
             }
         }
         self.readiness.forget(&self.condition);
@@ -240,6 +276,7 @@ impl<I: Intake> Worker<I> {
         let opened = tokio::select! {
             opened = open(dial, hello, &self.settings) => opened,
             () = self.drain.cancelled() => return Next::Drained,
+            () = self.release.cancelled() => return Next::Drained,
         };
         let stream = match opened {
             Ok(stream) => stream,
@@ -266,7 +303,6 @@ impl<I: Intake> Worker<I> {
         };
         match session.serve(stream).await {
             Ending::Drained => Next::Drained,
-            Ending::Closed if self.drain.is_cancelled() => Next::Drained,
             Ending::Closed => Next::Retry { why: "the monitor ended the stream: it is stopping".into(), after: None },
             Ending::Failed(status) => judge(&status),
         }
@@ -288,7 +324,7 @@ impl<I: Intake> Worker<I> {
         }
     }
 
-    fn give_up(self) {
+    fn give_up(&self) {
         let id = &self.settings.client_id;
         let why = format!("another manager took over with the same client id {id:?}; this link stays down until this manager is restarted");
         tracing::error!(
@@ -296,7 +332,7 @@ impl<I: Intake> Worker<I> {
             address = self.address.address,
             "{why}. Stop one of the two, or give them different ids by --client-id"
         );
-        self.readiness.unmet(self.condition, why);
+        self.readiness.unmet(self.condition.clone(), why);
         self.intake.note(&self.address.name, &State::TakenOver);
     }
 }

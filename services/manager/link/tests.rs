@@ -201,7 +201,7 @@ struct Setting {
 fn start_with(address: SocketAddr, orders: Orders, settings: Settings, desk: Arc<Desk>) -> Setting {
     let readiness = Readiness::default();
     let address = MonitorAddress { name: "m".into(), address: address.to_string(), ..MonitorAddress::default() };
-    let link = Link::start(address, orders, Arc::new(settings), Arc::clone(&desk), readiness.clone(), CancellationToken::new());
+    let link = Link::start(address, orders, Arc::new(settings), Arc::clone(&desk), readiness.clone(), None);
     Setting { link, desk, readiness }
 }
 
@@ -308,11 +308,15 @@ async fn who_was_replaced_by_another_manager_stays_away_and_says_so() {
     let (address, mut calls) = script().await;
     let Setting { link, desk, readiness } = start(address, &["a"]);
     soon("a call", calls.recv()).await.unwrap().fail(Status::aborted("replaced")).await;
-    soon("the end of the link", link.ended()).await;
-    assert_eq!(desk.seen.borrow().states.last(), Some(&State::TakenOver));
+    desk.until_state("the word of it", |state| *state == State::TakenOver).await;
+    // Not even a reload brings it back.
+    link.order(orders(&["b"]));
     let complaints = readiness.complaints();
     assert!(complaints[0].contains(r#"another manager took over with the same client id "client""#), "{complaints:?}");
+    link.drain();
+    soon("the end of the link", link.ended()).await;
     assert!(calls.try_recv().is_err());
+    assert!(readiness.complaints().is_empty());
 }
 
 #[tokio::test]
@@ -385,6 +389,43 @@ async fn a_link_that_is_taken_out_stops_its_orders_first() {
     assert_eq!(call.next().await, None);
     drop(call);
     soon("the end of the link", link.ended()).await;
+}
+
+#[tokio::test]
+async fn a_released_link_takes_what_comes_until_the_monitor_ends_and_does_not_dial_again() {
+    let (address, mut calls) = script().await;
+    let Setting { link, desk, .. } = start(address, &["a"]);
+    let mut call = soon("a call", calls.recv()).await.unwrap();
+    call.restatement().await;
+    link.release();
+    call.send(result(1)).await;
+    // Unlike after a half-close, acknowledgements still arrive.
+    call.acknowledged(1).await;
+    drop(call);
+    soon("the end of the link", link.ended()).await;
+    assert_eq!(desk.stored(), 1);
+    assert!(calls.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_link_that_takes_the_place_of_another_waits_for_its_end() {
+    let (address, mut calls) = script().await;
+    let Setting { link, desk, readiness } = start(address, &["a"]);
+    let mut first = soon("a call", calls.recv()).await.unwrap();
+    let (_, before) = first.restatement().await;
+    link.drain();
+    let place = MonitorAddress { name: "m".into(), address: address.to_string(), ..MonitorAddress::default() };
+    let next = Link::start(place, orders(&["a"]), Arc::new(settings()), Arc::clone(&desk), readiness.clone(), Some(link));
+    assert_eq!(first.next().await, None);
+    first.send(result(1)).await;
+    drop(first);
+    let (_, after) = soon("a second call", calls.recv()).await.unwrap().restatement().await;
+    assert_eq!(after, before);
+    desk.until_state("the connection", |state| matches!(state, State::Connected { .. })).await;
+    let seen = desk.seen.borrow();
+    let ended = seen.states.iter().position(|state| *state == State::Ended).unwrap();
+    assert_eq!(seen.states[ended + 1], State::Connecting);
+    drop(next);
 }
 
 #[tokio::test]
