@@ -1,1 +1,3 @@
-//! Room.
+//! Runs orders for clients: sessions, schedules, admission, the journal, and the two gRPC services.
+
+pub mod policy;
