@@ -1,3 +1,4 @@
 //! Runs orders for clients: sessions, schedules, admission, the journal, and the two gRPC services.
 
+pub mod config;
 pub mod policy;
