@@ -1,8 +1,12 @@
-//! Runs orders for clients: sessions, schedules, admission, the journal, and the two gRPC services.
+//! The monitor: runs orders for clients.
 
+pub mod book;
 pub mod client;
 pub mod config;
 pub mod figures;
 mod human;
+pub mod journal;
+pub mod order;
 pub mod policy;
+pub mod schedule;
 pub mod tables;
