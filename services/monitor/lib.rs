@@ -5,7 +5,10 @@
 
 pub mod admission;
 pub mod book;
+pub mod client;
 pub mod config;
+pub mod figures;
+mod human;
 pub mod journal;
 pub mod order;
 pub mod policy;
@@ -13,6 +16,7 @@ pub mod registry;
 pub mod schedule;
 pub mod serve;
 pub mod session;
+pub mod tables;
 pub mod tally;
 
 mod admin;

@@ -26,6 +26,7 @@ const MAX_LABELS: usize = 32;
 pub struct Facts {
     /// A record with all that is the same in each run; the rest is empty.
     template: ProbeResult,
+    kind: &'static str,
     /// Why it can't be run, if it can't.
     pub plan: Result<Plan, Invalid>,
 }
@@ -45,9 +46,10 @@ impl Facts {
     /// What a check is, for the monitor called `monitor` in `session`. Whatever is wrong with it is kept, and told in each record.
     pub fn new(check: &Check, revision: &str, monitor: &str, session: &str) -> Self {
         let plan = validate(check, revision).and_then(|()| Plan::parse(check.probe.as_ref().unwrap_or(&Probe::default())));
+        let kind = check.probe.as_ref().map(vantage_probes::kind_of).unwrap_or_default();
         let template = ProbeResult {
             check_name: cut(&check.name, MAX_NAME_BYTES),
-            kind: check.probe.as_ref().map(vantage_probes::kind_of).unwrap_or_default().to_owned(),
+            kind: kind.to_owned(),
             target: plan.as_ref().map(Plan::target).unwrap_or_default(),
             labels: if check.labels.len() <= MAX_LABELS { check.labels.clone() } else { Default::default() },
             revision: cut(revision, MAX_REVISION_BYTES),
@@ -55,12 +57,12 @@ impl Facts {
             session: session.to_owned(),
             ..ProbeResult::default()
         };
-        Self { template, plan }
+        Self { template, kind, plan }
     }
 
     /// The kind's name; empty where there is none.
-    pub fn kind(&self) -> &str {
-        &self.template.kind
+    pub fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// The name of the check.

@@ -10,7 +10,11 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use vantage_contract::v1::Hello;
 
-use crate::session::{self, Attached, Command, Shared, View};
+use crate::{
+    figures::Snapshot,
+    session::{self, Attached, Command, Shared, View},
+    tally::Tally,
+};
 
 /// The sessions of a monitor, by client id. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -19,12 +23,14 @@ pub struct Registry {
     pub shared: Shared,
     sessions: Arc<Mutex<BTreeMap<String, mpsc::Sender<Command>>>>,
     tasks: TaskTracker,
+    /// What sessions that have ended had counted.
+    past: Arc<Mutex<Tally>>,
 }
 
 impl Registry {
     /// No clients yet.
     pub fn new(shared: Shared) -> Self {
-        Self { shared, sessions: Arc::default(), tasks: TaskTracker::new() }
+        Self { shared, sessions: Arc::default(), tasks: TaskTracker::new(), past: Arc::default() }
     }
 
     /// Opens a stream for the client, in its session or in a new one.
@@ -62,6 +68,27 @@ impl Registry {
         views
     }
 
+    /// The monitor at this moment, in plain numbers.
+    pub async fn snapshot(&self) -> Snapshot {
+        let mut tally = self.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let views = self.views().await;
+        for view in &views {
+            tally += &view.tally;
+        }
+        let Shared { admission, drain, settings, .. } = &self.shared;
+        Snapshot {
+            clients: views.iter().map(View::figures).collect(),
+            skipped: tally.skipped(),
+            started: tally.started,
+            results: tally.records,
+            in_flight: admission.in_flight(),
+            in_flight_limit: admission.limit(),
+            waiting_limit: settings.limits.max_waiting,
+            lateness: tally.lateness,
+            draining: drain.is_cancelled(),
+        }
+    }
+
     /// Waits until all sessions have ended, once the monitor is stopping.
     pub async fn ended(&self) {
         self.tasks.close();
@@ -83,7 +110,8 @@ impl Registry {
         let (commands, task) = session::spawn(client_id.to_owned(), self.shared.clone());
         let (registry, id, sender) = (self.clone(), client_id.to_owned(), commands.downgrade());
         self.tasks.spawn(async move {
-            task.await;
+            let tally = task.await;
+            *registry.past.lock().unwrap_or_else(PoisonError::into_inner) += &tally;
             if let Some(sender) = sender.upgrade() {
                 registry.forget(&id, &sender);
             }

@@ -18,10 +18,12 @@ use vantage_contract::{
 use vantage_daemon::{
     clock,
     exit::{Exit, Fatal},
+    http,
+    readiness::Readiness,
 };
 use vantage_probes::World;
 
-use crate::{admin::Admin, admission::Admission, config::Settings, execute::Execute, registry::Registry, session::Shared};
+use crate::{admin::Admin, admission::Admission, config::Settings, execute::Execute, figures, registry::Registry, session::Shared};
 
 /// Records kept for a watcher that is slow; beyond, it misses some and is told how many.
 const WATCH_DEPTH: usize = 1024;
@@ -77,6 +79,21 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
     }
     let closed = CancellationToken::new();
+    let readiness = Readiness::default();
+    let figures = match settings.http_listen {
+        Some(address) => {
+            let listener = http::bind("health and figures", address).await?;
+            tracing::info!(address = %listener.local_addr().unwrap_or(address), "health and figures");
+            let (registry, name) = (registry.clone(), settings.name.clone());
+            let routes = http::routes_of(readiness.clone(), move || {
+                let (registry, name) = (registry.clone(), name.clone());
+                async move { Arc::new(figures::registry(&name, registry.snapshot().await)) }
+            });
+            Some(tokio::spawn(http::serve(listener, routes, closed.clone())))
+        }
+        None => None,
+    };
+    tracing::info!(name = settings.name, address = %grpc.local_addr().unwrap_or(settings.listen), "serving");
     let serving = server
         .add_service(health)
         .add_service(MonitorServiceServer::with_interceptor(execute, guard.clone()))
@@ -87,6 +104,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
 
     let drained = async {
         drain.cancelled().await;
+        readiness.unmet("monitor", "it is stopping");
         health_reporter.set_not_serving::<MonitorServiceServer<Execute>>().await;
         if tokio::time::timeout(settings.drain_timeout, registry.ended()).await.is_err() {
             tracing::warn!(drain_timeout = ?settings.drain_timeout, "ending runs in flight: they took longer than drain_timeout");
@@ -97,10 +115,16 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         closed.cancel();
         tokio::time::sleep(CLOSE_TIMEOUT).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = serving => served.map_err(|error| Fatal::new(Exit::OsError, format!("serve gRPC: {error}"))),
         () = drained => Ok(()),
+    };
+    closed.cancel();
+    if let Some(figures) = figures {
+        // It ends within a second of `closed`; a panic in it is no reason to end otherwise.
+        let _ = figures.await;
     }
+    served
 }
 
 /// Lets in who shows the token, or everybody where there is none. Health stays open: those who ask have no secrets.

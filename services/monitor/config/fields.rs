@@ -2,15 +2,13 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use jiff::{SpanRelativeTo, fmt::friendly::SpanParser};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// A duration with a unit: "250ms", "10s", "1m 30s", "7d".
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unreadable = || format!("{text:?} is not a duration; write it like \"250ms\", \"10s\" or \"7d\"");
-    let span = SpanParser::new().parse_span(text).map_err(|_| unreadable())?;
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| unreadable())?;
-    Duration::try_from(duration).map_err(|_| format!("{text:?} must not be negative"))
+    let wrong = |error| format!("{text:?} {error}");
+    let duration = vantage_contract::duration::parse(text).map_err(|error| wrong(error.to_string()))?;
+    Duration::try_from(duration).map_err(|error| wrong(error.to_string()))
 }
 
 /// A duration from `LEAST` to `MOST` milliseconds.

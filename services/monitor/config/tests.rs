@@ -28,7 +28,7 @@ fn what_is_wrong_is_told_with_line_and_column() {
     assert!(refused("{\n  \"limit\": {}\n}").ends_with("at line 2 column 9"));
     assert_eq!(refused(r#"{"limits": {"in_flight": 0}}"#), "must be 1 to 100000, is 0 at line 1 column 27");
     assert_eq!(refused(r#"{"keepalive": {"interval": "10ms"}}"#), "must be 1s to 3600s, is 10ms at line 1 column 34");
-    assert!(refused(r#"{"drain_timeout": "10"}"#).starts_with(r#""10" is not a duration; write it like"#));
+    assert!(refused(r#"{"drain_timeout": "10"}"#).starts_with(r#""10" has no unit; write it like"#));
     assert!(refused(r#"{"listen": "localhost"}"#).starts_with(r#""localhost" is not address:port"#));
     assert!(refused(r#"{"http_listen": "none"}"#).starts_with(r#""none" is neither address:port nor "off""#));
     assert!(refused(r#"{"name": "two\nlines"}"#).contains("is not a name"));

@@ -38,8 +38,8 @@ const ACK_LINGER: Duration = Duration::from_secs(2);
 /// How long a stream may take to accept its last word.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// Starts a session for the client of that id. The task ends when the session does.
-pub(crate) fn spawn(client_id: String, shared: Shared) -> (mpsc::Sender<Command>, impl Future<Output = ()> + Send + 'static) {
+/// Begins a session for the client of that id: how to tell it things, and its life, which leaves what it has counted.
+pub(crate) fn spawn(client_id: String, shared: Shared) -> (mpsc::Sender<Command>, impl Future<Output = Tally> + Send + 'static) {
     let (sender, commands) = mpsc::channel(COMMAND_DEPTH);
     let actor = Actor::new(client_id, shared, commands);
     (sender, actor.run())
@@ -105,7 +105,7 @@ impl Actor {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self) -> Tally {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -122,7 +122,7 @@ impl Actor {
                 Woken::End => return self.abandon(),
                 Woken::Housekeeping => {
                     if self.tidy() {
-                        return;
+                        return self.tally;
                     }
                 }
             }
@@ -299,7 +299,7 @@ impl Actor {
         }
         if let Some((late, kind)) = ended.started {
             *self.tally.started.entry(kind).or_default() += 1;
-            self.tally.lateness.count(late);
+            self.tally.lateness.observe(late);
         }
         self.append(ended.record);
         self.finish_half_closed();
@@ -396,7 +396,7 @@ impl Actor {
     }
 
     /// The monitor is stopping: no run starts, what is in flight is delivered, the stream ends with OK.
-    async fn stop(mut self) {
+    async fn stop(mut self) -> Tally {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         let mut aborted = false;
         let mut linger = None;
@@ -432,11 +432,11 @@ impl Actor {
                 Woken::Command(None) | Woken::Due | Woken::Drain | Woken::Housekeeping => {}
             }
         }
-        self.abandon();
+        self.abandon()
     }
 
     /// The session ends here. What was not taken is lost with a journal in memory: it is said.
-    fn abandon(mut self) {
+    fn abandon(mut self) -> Tally {
         let lost = self.journal.usage().records;
         if lost > 0 {
             tracing::warn!(
@@ -447,6 +447,7 @@ impl Actor {
             );
         }
         self.leave("the monitor stops");
+        self.tally
     }
 
     fn view(&self) -> View {

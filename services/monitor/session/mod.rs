@@ -11,10 +11,10 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use vantage_contract::v1::{Client, ExecuteRequest, Hello, ProbeResult, Queue};
+use vantage_contract::v1::{Client, ClientState, ExecuteRequest, Hello, ProbeResult, Queue};
 use vantage_probes::World;
 
-use crate::{admission::Admission, config::Settings, policy::Policy, tally::Tally};
+use crate::{admission::Admission, config::Settings, figures::ClientFigures, policy::Policy, tally::Tally};
 
 pub(crate) use actor::{draining, exhausted, invalid, spawn};
 
@@ -87,6 +87,23 @@ pub struct View {
     pub queue: Queue,
     /// What it has counted.
     pub tally: Tally,
+}
+
+impl View {
+    /// As the figures show it.
+    pub fn figures(&self) -> ClientFigures {
+        let Self { client, queue, .. } = self;
+        ClientFigures {
+            client_id: client.client_id.clone(),
+            connected: client.state() == ClientState::Connected,
+            orders: client.order_count as usize,
+            due: queue.due_count as usize,
+            in_flight: queue.in_flight_count as usize,
+            unacknowledged: queue.unacknowledged_count,
+            journal_bytes: queue.journal_bytes,
+            journal_limit_bytes: queue.journal_limit_bytes,
+        }
+    }
 }
 
 /// Whether a client's stream is open, and since when.

@@ -34,7 +34,7 @@ pub(super) struct Ended {
     /// Its record.
     pub record: ProbeResult,
     /// How late it started, and of what kind it is; none if it did not start.
-    pub started: Option<(Duration, String)>,
+    pub started: Option<(Duration, &'static str)>,
 }
 
 impl Runs {
@@ -132,7 +132,7 @@ async fn attempt(ticket: Ticket, shared: Shared, in_flight: Arc<AtomicU32>) -> E
         Ok(plan) => facts.ran(run, timing, plan.run(&shared.world).await),
         Err(failure) => facts.undone(run, timing, failure),
     };
-    Ended { order, record, started: Some((timing.lateness, facts.kind().to_owned())) }
+    Ended { order, record, started: Some((timing.lateness, facts.kind())) }
 }
 
 fn runnable<'t>(ticket: &'t Ticket, shared: &Shared) -> Result<&'t Plan, Failure> {
