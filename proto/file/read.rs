@@ -103,7 +103,9 @@ impl Reader<'_> {
             if node.members().is_none() {
                 return self.refuse(node, field, place, &format!("expected an object, found {}", node.found()));
             }
-            return Some(Field::Message(self.message(node, &message, within())));
+            // The fields of a probe are told as those of its check, beside which they usually stand.
+            let within = if message.full_name() == "vantage.v1.Probe" { place } else { within() };
+            return Some(Field::Message(self.message(node, &message, within)));
         }
         match scalar::value(node, field) {
             Ok(value) => Some(value),

@@ -41,8 +41,8 @@ fn named<'a>(node: &'a Node, field: &str) -> Option<&'a str> {
 /// The end of a sentence about a name that is not known: the one that was probably meant, or all there are.
 pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
     let plain = |name: &str| name.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
-    // Names of the contract are short; the distance to a long one is neither near nor cheap.
-    let nearest = (name.len() <= 64).then(|| plain(name)).and_then(|meant| {
+    // Names of the contract are short: the distance to a long one is neither near nor cheap. A number is no slip of another number.
+    let nearest = (name.len() <= 64 && name.contains(char::is_alphabetic)).then(|| plain(name)).and_then(|meant| {
         let near = known.iter().map(|known| (strsim::damerau_levenshtein(&meant, &plain(known)), *known));
         near.filter(|(distance, known)| *distance <= (known.len() / 3).clamp(1, 3)).min_by_key(|(distance, _)| *distance)
     });
@@ -75,6 +75,7 @@ mod tests {
         assert_eq!(suggestion("maxHops", &known), "did you mean \"max_hops\"?");
         assert_eq!(suggestion("HOST", &known), "did you mean \"host\"?");
         assert_eq!(suggestion("payload-size", &["payload_size_bytes"]), "expected \"payload_size_bytes\"");
+        assert_eq!(suggestion("1.4", &["1.2", "1.3"]), "expected \"1.2\" or \"1.3\"");
         assert_eq!(suggestion("colour", &["host", "port"]), "expected \"host\" or \"port\"");
         assert_eq!(suggestion(&"x".repeat(1_000_000), &["host"]), "expected \"host\"");
     }
