@@ -1,1 +1,4 @@
 //! Pure bytes: codecs that do no I/O and never panic, whatever they are given.
+
+pub mod dns;
+pub(crate) mod rdata;
