@@ -251,7 +251,7 @@ fn param(key: u16, value: &[u8]) -> Option<String> {
     let names = ["mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint"];
     let name = |key: u16| names.get(usize::from(key)).map_or_else(|| format!("key{key}"), |name| (*name).to_owned());
     let listed = |size: usize, show: &dyn Fn(&[u8]) -> String| {
-        let whole = !value.is_empty() && value.len() % size == 0;
+        let whole = !value.is_empty() && value.len().is_multiple_of(size);
         whole.then(|| value.chunks(size).map(show).collect::<Vec<_>>().join(","))
     };
     let shown = match key {
