@@ -1,1 +1,5 @@
-
+mod dns;
+mod lab;
+mod names;
+mod ntp;
+mod udp;
