@@ -1,4 +1,7 @@
+//! The promises, kept: real sockets, real services, one program.
+
 mod dns;
+mod execute;
 mod lab;
 mod names;
 mod ntp;
