@@ -94,7 +94,10 @@ pub struct Link {
 
 impl Link {
     pub async fn order(&self, order: Order) {
-        let request = ExecuteRequest { order: Some(order) };
+        self.send(ExecuteRequest { order: Some(order) }).await;
+    }
+
+    pub async fn send(&self, request: ExecuteRequest) {
         self.requests.as_ref().expect("not half-closed").send(request).await.unwrap();
     }
 
@@ -158,11 +161,25 @@ pub fn stalling_check(name: &str, port: u16, interval: Duration, timeout: Durati
     check
 }
 
-/// A port on loopback where connections are accepted, and kept, without a word. It is closed when this is dropped.
-pub async fn silent_port() -> (TcpListener, u16) {
+/// Where connections are accepted, kept until the peer closes them, and never answered.
+pub struct SilentPort(JoinHandle<()>);
+
+impl Drop for SilentPort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A silent port on loopback. It is closed when the first part is dropped.
+pub async fn silent_port() -> (SilentPort, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    (listener, port)
+    let accepting = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+        }
+    });
+    (SilentPort(accepting), port)
 }
 
 /// Waits until a condition holds.
