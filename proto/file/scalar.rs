@@ -183,3 +183,12 @@ pub(super) fn short_names(values: &EnumDescriptor) -> Vec<String> {
     });
     any.into_iter().chain(named).collect()
 }
+
+/// All names that a value may go by, in any case.
+pub(super) fn names(values: &EnumDescriptor) -> Vec<String> {
+    let spelled = SPELLINGS.iter().filter(|(_, name)| values.get_value_by_name(name).is_some()).map(|(other, _)| (*other).to_owned());
+    let full = values.values().map(|value| value.name().to_owned());
+    let prefix = prefix(values);
+    let short = values.values().filter_map(|value| value.name().strip_prefix(&prefix).map(|short| short.replace('_', ".")));
+    spelled.chain(full).chain(short).collect()
+}
