@@ -146,6 +146,9 @@ impl Schema {
         };
         if let Some(object) = schema.as_object_mut() {
             object.insert("description".into(), description.into());
+            if field.full_name() == "vantage.v1.CheckFile.checks" {
+                object.insert("minItems".into(), 1.into());
+            }
         }
         schema
     }
