@@ -90,7 +90,7 @@ pub struct Complaint {
 }
 
 impl Loaded {
-    /// Where the value of a field of a check stands: `locate(0, "ping.count")`. Paths go through lists by number ("tcp.steps[2].send").
+    /// Where the value of a field of a check stands: `locate(0, "ping.count")`. Paths go through lists by number (`tcp.steps[2].send`).
     /// Where the field is not given, where the nearest field around it begins, or the check; what the defaults gave stands there.
     pub fn locate(&self, check: usize, field: &str) -> Position {
         Places { root: &self.root }.locate(check, field)
