@@ -5,6 +5,11 @@
 
 pub mod alert;
 pub mod desk;
+pub mod metrics;
 pub mod state;
 pub mod store;
+pub mod web;
 pub mod words;
+
+#[cfg(test)]
+mod fabric;
