@@ -1,9 +1,9 @@
 //! The file of checks, read into the messages of the contract.
 //!
-//! JSON or YAML become one tree of values that know their places ([`json`], [`yaml`], [`node`]); the tree is brought to one shape,
-//! whatever form its checks have ([`shape`], [`flat`]); the descriptors of the contract lead it into a `CheckFile` ([`read`], [`scalar`]);
-//! and what is beyond types is judged, and the defaults filled in ([`check`], [`monitor`]). What is wrong is told with its line and column,
-//! up to 20 things at once ([`error`]).
+//! JSON or YAML become one tree of values that know their places (`json`, `yaml`, `node`); the tree is brought to one shape, whatever
+//! form its checks have (`shape`, `flat`); the descriptors of the contract lead it into a `CheckFile` (`read`, `scalar`); and what is
+//! beyond types is judged, and the defaults filled in (`check`, `monitor`). What is wrong is told with its line and column, up to 20
+//! things at once (`error`).
 //!
 //! Rules that both formats share: unknown fields, fields given twice and nulls are refused. Text is no number and a number no text, but:
 //! values of labels and headers may be numbers or booleans, DNS types, classes and rcodes may be numbers, durations may be numbers of
@@ -90,7 +90,7 @@ pub struct Complaint {
 }
 
 impl Loaded {
-    /// Where the value of a field of a check stands: `locate(0, "ping.count")`. Paths go through lists by number ("tcp.steps[2].send").
+    /// Where the value of a field of a check stands: `locate(0, "ping.count")`. Paths go through lists by number (`tcp.steps[2].send`).
     /// Where the field is not given, where the nearest field around it begins, or the check; what the defaults gave stands there.
     pub fn locate(&self, check: usize, field: &str) -> Position {
         Places { root: &self.root }.locate(check, field)

@@ -183,3 +183,47 @@ pub(super) fn short_names(values: &EnumDescriptor) -> Vec<String> {
     });
     any.into_iter().chain(named).collect()
 }
+
+/// All names that a value may go by, in any case.
+pub(super) fn names(values: &EnumDescriptor) -> Vec<String> {
+    let spelled = SPELLINGS.iter().filter(|(_, name)| values.get_value_by_name(name).is_some()).map(|(other, _)| (*other).to_owned());
+    let full = values.values().map(|value| value.name().to_owned());
+    let prefix = prefix(values);
+    let short = values.values().filter_map(|value| value.name().strip_prefix(&prefix).map(|short| short.replace('_', ".")));
+    spelled.chain(full).chain(short).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::Value as Field;
+
+    use super::value;
+    use crate::{
+        file::{
+            descriptor,
+            error::Position,
+            node::{Node, Value},
+        },
+        v1,
+    };
+
+    fn read(field: &str, value_: Value) -> Result<Field, String> {
+        let field = descriptor::<v1::Certificate>().get_field_by_name(field).unwrap();
+        value(&Node { at: Position::START, value: value_ }, &field)
+    }
+
+    #[test]
+    fn a_time_is_read_as_rfc_3339_has_it() {
+        let time = |text: &str| {
+            let Field::Message(time) = read("not_before_time", Value::Text(text.into()))? else { return Err("no message".into()) };
+            let time: prost_types::Timestamp = time.transcode_to().unwrap();
+            Ok((time.seconds, time.nanos))
+        };
+        assert_eq!(time("2026-11-22T08:19:05Z"), Ok((1_795_335_545, 0)));
+        assert_eq!(time("2026-11-22T09:19:05.25+01:00"), Ok((1_795_335_545, 250_000_000)));
+        assert_eq!(time("1969-12-31T23:59:59.75Z"), Ok((-1, 750_000_000)));
+        let problem = "expected a time as in RFC 3339 (\"2026-11-22T08:19:05Z\"), found the text \"today\"";
+        assert_eq!(time("today"), Err(problem.to_owned()));
+        assert!(read("not_before_time", Value::Number("5".into())).is_err());
+    }
+}

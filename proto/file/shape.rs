@@ -33,6 +33,8 @@ pub(super) fn canonical(root: Node, problems: &mut Problems) -> Node {
         Value::Object(members) => members,
         value => return Node { at, value },
     };
+    // Where the schema is: for editors, and no business of ours.
+    members.retain(|member| &*member.name != "$schema" || member.node.text().is_none());
     for member in members.iter_mut().filter(|member| &*member.name == "checks") {
         if let Value::List(checks) = &mut member.node.value {
             for node in checks {

@@ -49,7 +49,8 @@ fn seconds(seconds: i64) -> Option<Duration> {
 #[test]
 fn the_nested_form_is_read_with_the_kind_beside_the_name() {
     let loaded = json(
-        r#"{"monitors": [{"name":"local","address":"http://127.0.0.1:54321","labels":{"site":"here"}}],
+        r#"{"$schema": "./checks.schema.json",
+            "monitors": [{"name":"local","address":"http://127.0.0.1:54321","labels":{"site":"here"}}],
             "defaults": {"timeout": "2s"},
             "checks": [{"name":"google","interval":"10s","ping":{"host":"www.google.com"}}]}"#,
     );

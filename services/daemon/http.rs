@@ -28,10 +28,19 @@ pub async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Fatal>
 /// The routes of health and figures. `/livez` answers as long as the process does; `/readyz` answers 503 with the reasons while a
 /// condition is unmet; `/metrics` is OpenMetrics text, which Prometheus reads.
 pub fn routes(readiness: Readiness, figures: Arc<Registry>) -> Router {
+    routes_of(readiness, move || std::future::ready(Arc::clone(&figures)))
+}
+
+/// Like [`routes`], with figures that are gathered anew at each scrape.
+pub fn routes_of<F, G>(readiness: Readiness, figures: G) -> Router
+where
+    F: Future<Output = Arc<Registry>> + Send,
+    G: Fn() -> F + Clone + Send + Sync + 'static,
+{
     Router::new()
         .route("/livez", get(async || "live\n"))
         .route("/readyz", get(async move || ready(&readiness)))
-        .route("/metrics", get(async move || metrics(&figures)))
+        .route("/metrics", get(async move || metrics(figures().await.as_ref())))
 }
 
 /// Serves `routes` until `stop`, and then for at most a second more.

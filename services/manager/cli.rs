@@ -69,9 +69,13 @@ pub struct RunArgs {
     /// Where page, API, health and figures are served, in the clear: ADDR:PORT (port 0 takes any free one), or "off". Not with --once.
     #[arg(long, value_name = "ADDR", env = "VANTAGE_HTTP", default_value = "127.0.0.1:8080")]
     pub http: Listen,
+    /// A name under which browsers may ask for the page, besides localhost and plain addresses. May be given more than once, in the
+    /// environment with commas between.
+    #[arg(long = "http-host", value_name = "NAME", env = "VANTAGE_HTTP_HOST", value_delimiter = ',')]
+    pub http_hosts: Vec<String>,
     /// Let --http stand open beyond loopback: for networks that keep others out by themselves.
-    #[arg(long, env = "VANTAGE_ALLOW_UNPROTECTED_HTTP")]
-    pub allow_unprotected_http: bool,
+    #[arg(long, env = "VANTAGE_INSECURE_HTTP")]
+    pub insecure_http: bool,
     /// What monitors know this manager by, for ever: orders and results hang on it. 1 to 128 bytes of printable ASCII without spaces.
     /// Default: the host's name and a hash of the file's path; with --once a new one each time.
     #[arg(long, value_name = "ID", env = "VANTAGE_CLIENT_ID", value_parser = client_id)]

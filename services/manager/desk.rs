@@ -115,6 +115,13 @@ impl Desk {
         task::spawn_blocking(move || store.recent(&query)).await.map_err(|error| interrupted("read results", &error))?
     }
 
+    /// The same for several queries at once, one answer for each, in their order.
+    pub async fn recent_each(&self, queries: Vec<Query>) -> Result<Vec<Vec<Arc<ProbeResult>>>, StoreError> {
+        let store = Arc::clone(&self.inner.store);
+        let read = move || queries.iter().map(|query| store.recent(query)).collect();
+        task::spawn_blocking(read).await.map_err(|error| interrupted("read results", &error))?
+    }
+
     /// Each new result, from now on, after it was stored and judged. Who lags more than 1024 behind misses some, and is told how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<ProbeResult>> {
         self.inner.results.subscribe()
@@ -220,3 +227,6 @@ fn interrupted(act: &'static str, error: &JoinError) -> StoreError {
     tracing::error!(%error, "{act}");
     StoreError::Interrupted(act)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod desk;
 pub mod link;
 mod manager;
+pub mod metrics;
 mod once;
 pub mod plan;
 pub mod print;
@@ -19,6 +20,10 @@ mod run;
 pub mod state;
 pub mod store;
 mod tally;
+pub mod web;
 pub mod words;
+
+#[cfg(test)]
+mod fabric;
 
 pub use run::{Embed, World, run};

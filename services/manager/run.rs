@@ -2,6 +2,7 @@
 
 use std::{io::Write, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
 
+use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vantage_daemon::{
@@ -18,10 +19,11 @@ use crate::{
     desk::Desk,
     link::Settings,
     manager::{Manager, Source},
-    once,
+    metrics, once,
     print::{Printer, Style},
     reload::Watch,
     store::memory::{Bounds, MemoryStore},
+    web,
 };
 
 /// Starts a monitor in this process, on a listener, until it is told to drain; it ends when it has delivered what was in flight.
@@ -70,11 +72,14 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     let stop = CancellationToken::new();
     let services = TaskTracker::new();
     if let Some(address) = arguments.http.0 {
-        check_exposure(address, arguments.allow_unprotected_http)?;
+        check_exposure(address, arguments.insecure_http)?;
         let listener = http::bind("HTTP", address).await?;
         let address = listener.local_addr().map_or(address, |bound| bound);
         tracing::info!(%address, "serving HTTP");
-        let routes = http::routes(readiness.clone(), Arc::default());
+        let mut figures = Registry::default();
+        metrics::register(desk.clone(), &mut figures);
+        let page = web::Settings { host_names: arguments.http_hosts.clone(), ..web::Settings::default() };
+        let routes = http::routes(readiness.clone(), Arc::new(figures)).merge(web::routes(desk.clone(), page));
         services.spawn(http::serve(listener, routes, stop.clone()));
     }
     let watched = desk.clone();
@@ -96,14 +101,14 @@ fn check_exposure(address: SocketAddr, allowed: bool) -> Result<(), Fatal> {
         return Ok(());
     }
     if allowed {
-        tracing::warn!(%address, "HTTP stands open beyond loopback, as asked for by --allow-unprotected-http");
+        tracing::warn!(%address, "HTTP stands open beyond loopback, as asked for by --insecure-http");
         return Ok(());
     }
     Err(Fatal::new(
         Exit::Usage,
         format!(
             "--http {address} would show all checks and results, in the clear, to everybody who reaches it. Give a loopback address, with a proxy \
-             before it that asks who comes; or --allow-unprotected-http if the network itself keeps others out."
+             before it that asks who comes; or --insecure-http if the network itself keeps others out."
         ),
     ))
 }

@@ -10,42 +10,58 @@ pub const UNKNOWN_WORD: &str = "unrecognized";
 
 /// The word for a number of `ProbeResult.outcome`: "passed", "failed", "undetermined", "skipped".
 pub fn outcome(number: i32) -> String {
-    static WORDS: LazyLock<Words> = LazyLock::new(|| Words::of("vantage.v1.Outcome"));
-    WORDS.word(number)
+    static WORDS: LazyLock<Option<Words>> = LazyLock::new(|| named("vantage.v1.Outcome"));
+    word(&WORDS, number)
 }
 
 /// The word for a number of `ProbeResult.reason`: "timed_out". Empty where it passed.
 pub fn reason(number: i32) -> String {
-    static WORDS: LazyLock<Words> = LazyLock::new(|| Words::of("vantage.v1.Reason"));
-    if number == 0 { String::new() } else { WORDS.word(number) }
+    static WORDS: LazyLock<Option<Words>> = LazyLock::new(|| named("vantage.v1.Reason"));
+    if number == 0 { String::new() } else { word(&WORDS, number) }
 }
 
 /// The word for a number of `ProbeResult.attribution`: "target". Empty where it is nobody's fault.
 pub fn attribution(number: i32) -> String {
-    static WORDS: LazyLock<Words> = LazyLock::new(|| Words::of("vantage.v1.Attribution"));
-    if number == 0 { String::new() } else { WORDS.word(number) }
+    static WORDS: LazyLock<Option<Words>> = LazyLock::new(|| named("vantage.v1.Attribution"));
+    if number == 0 { String::new() } else { word(&WORDS, number) }
 }
 
-/// The values of one enumeration, and the prefix they share.
-struct Words {
-    values: Option<EnumDescriptor>,
+fn named(name: &str) -> Option<Words> {
+    vantage_contract::descriptors().get_enum_by_name(name).map(Words::of)
+}
+
+fn word(words: &Option<Words>, number: i32) -> String {
+    words.as_ref().and_then(|words| words.word(number)).unwrap_or_else(|| UNKNOWN_WORD.to_owned())
+}
+
+/// The words of one enumeration.
+#[derive(Debug, Clone)]
+pub struct Words {
+    values: EnumDescriptor,
     prefix: String,
 }
 
 impl Words {
-    fn of(name: &str) -> Self {
-        let values = vantage_contract::descriptors().get_enum_by_name(name);
+    /// The words of an enumeration of the contract.
+    pub fn of(values: EnumDescriptor) -> Self {
         // The style of the contract: the value 0 is the enumeration's own name, and _UNSPECIFIED.
-        let zero = values.as_ref().and_then(|values| values.get_value(0)).map(|value| value.name().to_owned()).unwrap_or_default();
+        let zero = values.get_value(0).map(|value| value.name().to_owned()).unwrap_or_default();
         let prefix = zero.strip_suffix("UNSPECIFIED").unwrap_or_default().to_owned();
         Self { values, prefix }
     }
 
-    fn word(&self, number: i32) -> String {
-        match self.values.as_ref().and_then(|values| values.get_value(number)) {
-            Some(value) => value.name().strip_prefix(&self.prefix).unwrap_or(value.name()).to_ascii_lowercase(),
-            None => UNKNOWN_WORD.to_owned(),
-        }
+    /// The word for a number. None where the contract has none.
+    pub fn word(&self, number: i32) -> Option<String> {
+        self.values.get_value(number).map(|value| self.short(value.name()))
+    }
+
+    /// All numbers with their words.
+    pub fn all(&self) -> impl Iterator<Item = (i32, String)> {
+        self.values.values().map(|value| (value.number(), self.short(value.name())))
+    }
+
+    fn short(&self, name: &str) -> String {
+        name.strip_prefix(&self.prefix).unwrap_or(name).to_ascii_lowercase()
     }
 }
 

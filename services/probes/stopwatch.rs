@@ -11,6 +11,14 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The wall clock, as the time since the Unix epoch (zero where it is set before it): for protocols that carry instants, and for the
+/// validity of certificates. Never subtract one reading from another.
+pub fn wall() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "the one place where probes read the wall clock")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// What a part of a run's time goes into. The names are the contract's (`Phase.name`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {

@@ -13,6 +13,10 @@ const GOOD: &str = r#"{"monitors": [{"name": "m", "address": "https://[::1]:1", 
   {"name": "b", "service": "https", "host": "h", "port": 80, "path": "/\u00e9", "server_number": 4},
   {"name": "c", "tcp": {"host": "h", "port": 1, "steps": [{"send": "x\r\n"}, {"expect_regex": "^2"}]}}]}"#;
 
+const GOOD_YAML: &str = "# Checks\n---\nmonitors: []\ndefaults:\n  interval: 1m 30s\n  labels: {a: 1, \"b\": 'c'}\nchecks:\n- name: é😀\n  \
+     ping:\n    host: h\n    max_loss_percent: 1.5\n- name: >-\n    folded\n    name\n  https: # the page\n    url: https://h/?a=b#c\n    body: |\n      \
+     one\n      two\n    expect:\n      status:\n      - 200\n      - 404\n- {name: c, service: TCP, host: h, port: 80}\n...\n";
+
 #[test]
 fn bad_json_is_told_with_its_line_and_column() {
     for (text, line) in [
@@ -142,8 +146,8 @@ fn a_text_beyond_the_bound_is_refused() {
 }
 
 #[test]
-fn the_example_that_is_mutated_below_is_good() {
-    assert!(parse(GOOD, "good.json", Format::Json).is_ok());
+fn the_examples_that_are_mutated_below_are_good() {
+    assert!(parse(GOOD_YAML, "good.yaml", Format::Yaml).is_ok());
     // JSON is YAML, but for the escapes of JSON alone.
     let (json, yaml) = (parse(GOOD, "good.json", Format::Json).unwrap(), parse(GOOD, "good.yaml", Format::Yaml).unwrap());
     assert_eq!(json.file, yaml.file);
@@ -177,8 +181,13 @@ proptest! {
     }
 
     #[test]
-    fn a_mutated_file_is_read_or_refused(at in any::<Index>(), length in 0_usize..20, new in "[\\[\\]{}:,\"a0 \\\\\\n-]{0,5}") {
-        let characters: Vec<char> = GOOD.chars().collect();
+    fn a_mutated_file_is_read_or_refused(
+        good in prop::sample::select(vec![GOOD, GOOD_YAML]),
+        at in any::<Index>(),
+        length in 0_usize..20,
+        new in "[\\[\\]{}:,\"'a0 \\\\\\n\\t#|>?&*!-]{0,5}",
+    ) {
+        let characters: Vec<char> = good.chars().collect();
         let from = at.index(characters.len());
         let to = (from + length).min(characters.len());
         let mutated: String = characters[..from].iter().copied().chain(new.chars()).chain(characters[to..].iter().copied()).collect();

@@ -1,4 +1,8 @@
 //! The only folder that opens sockets.
 
+pub(crate) mod dns;
+pub(crate) mod random;
 pub mod resolve;
+mod settings;
 pub mod tcp;
+pub(crate) mod udp;

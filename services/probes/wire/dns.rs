@@ -1,0 +1,316 @@
+//! DNS messages (RFC 1035, RFC 6891): one question out, one answer in.
+//!
+//! Names are hickory's; the walk over the message is ours, because a prober needs what a resolver throws away: an answer with one odd
+//! record is still an answer, a truncated one still has a header, and data of any type is shown as its server sent it.
+
+use hickory_proto::rr::Name;
+
+/// The types that this file itself looks into.
+pub const A: u16 = 1;
+/// An alias (RFC 1035).
+pub const CNAME: u16 = 5;
+/// The start of a zone (RFC 1035).
+pub const SOA: u16 = 6;
+/// An IPv6 address (RFC 3596).
+pub const AAAA: u16 = 28;
+const OPT: u16 = 41;
+/// The Internet.
+pub const IN: u16 = 1;
+
+/// The length of a header.
+const HEADER: usize = 12;
+/// A name has at most 255 bytes, so 127 labels, and no more jumps than that make sense: a longer chain of pointers is an attack.
+const MAX_JUMPS: usize = 127;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The name, complete.
+    pub name: Name,
+    /// The record type's number.
+    pub record_type: u16,
+    /// The class's number.
+    pub class: u16,
+}
+
+/// How it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// RD: the server shall recurse.
+    pub recursion_desired: bool,
+    /// CD: it shall not validate (RFC 4035).
+    pub checking_disabled: bool,
+    /// EDNS: the UDP payload size that is offered, in bytes. `None` sends no OPT record.
+    pub edns_size: Option<u16>,
+    /// DO: DNSSEC records are welcome (RFC 3225). Needs EDNS.
+    pub dnssec_ok: bool,
+}
+
+impl Question {
+    /// The bytes of the query.
+    pub fn encode(&self, id: u16, manner: Manner) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512);
+        let flags = u16::from(manner.recursion_desired) << 8 | u16::from(manner.checking_disabled) << 4;
+        for word in [id, flags, 1, 0, 0, u16::from(manner.edns_size.is_some())] {
+            bytes.extend(word.to_be_bytes());
+        }
+        for label in self.name.iter() {
+            // A label has at most 63 bytes: hickory's names can't be built otherwise.
+            bytes.push(u8::try_from(label.len()).unwrap_or(0));
+            bytes.extend(label);
+        }
+        bytes.push(0);
+        bytes.extend(self.record_type.to_be_bytes());
+        bytes.extend(self.class.to_be_bytes());
+        if let Some(size) = manner.edns_size {
+            bytes.push(0);
+            bytes.extend(OPT.to_be_bytes());
+            bytes.extend(size.to_be_bytes());
+            // Extended rcode 0, version 0, the DO flag, no options.
+            bytes.extend([0, 0, u8::from(manner.dnssec_ok) << 7, 0, 0, 0]);
+        }
+        bytes
+    }
+}
+
+/// Why bytes are not an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// They answer somebody else's question, or none: another id, another question, not a response.
+    Stranger,
+    /// They carry our id, which nobody else should know, and can't be read. To be off the path and get here takes the same guess of id and
+    /// port as a whole forged answer, so it counts as the server's.
+    Malformed(String),
+}
+
+/// An answer to our question.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    bytes: Vec<u8>,
+    /// The rcode, extended by EDNS where there is some (RFC 6891).
+    pub rcode: u16,
+    /// AA.
+    pub authoritative: bool,
+    /// TC.
+    pub truncated: bool,
+    /// RA.
+    pub recursion_available: bool,
+    /// AD.
+    pub authenticated: bool,
+    /// The answer section.
+    pub answers: Vec<Record>,
+    /// The authority section.
+    pub authorities: Vec<Record>,
+    /// The additional section without OPT.
+    pub additionals: Vec<Record>,
+}
+
+/// A resource record; its data stays in the message.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The owner.
+    pub name: Name,
+    /// The type's number.
+    pub record_type: u16,
+    /// The class's number.
+    pub class: u16,
+    /// Time to live, in seconds; one with its top bit set is 0 (RFC 2181 section 8).
+    pub ttl: u32,
+    /// Where its data begins.
+    start: usize,
+    /// Where its data ends.
+    end: usize,
+}
+
+impl Answer {
+    /// Reads an answer to `question` that was asked with `id`. Of a truncated one the records are read as far as they go.
+    pub fn decode(bytes: Vec<u8>, id: u16, question: &Question) -> Result<Self, Refusal> {
+        if bytes.get(..2) != Some(&id.to_be_bytes()) {
+            return Err(Refusal::Stranger);
+        }
+        let malformed = |what: &str| Refusal::Malformed(format!("{what} ({} bytes)", bytes.len()));
+        let mut reader = Reader { bytes: &bytes, at: 2, end: bytes.len() };
+        let mut word = || reader.u16().ok_or_else(|| malformed("the header is cut short"));
+        let flags = word()?;
+        let counts = [word()?, word()?, word()?, word()?];
+        // QR and the opcode: what comes back from an echo service is our own question.
+        if flags >> 11 != 0b1_0000 {
+            return Err(Refusal::Stranger);
+        }
+        let mut rcode = flags & 0xf;
+        match counts[0] {
+            1 => {
+                let asked = reader.question().ok_or_else(|| malformed("the question can't be read"))?;
+                if asked != *question {
+                    return Err(Refusal::Stranger);
+                }
+            }
+            // A server that can't or won't read a question does not always repeat it.
+            0 if !matches!(rcode, 0 | 3) => {}
+            0 => return Err(Refusal::Stranger),
+            _ => return Err(malformed("it has more than one question")),
+        }
+        let truncated = flags & 1 << 9 != 0;
+        let mut sections = [Vec::new(), Vec::new(), Vec::new()];
+        'sections: for (section, count) in sections.iter_mut().zip(&counts[1..]) {
+            for number in 0..*count {
+                match reader.record() {
+                    Some(record) => section.push(record),
+                    None if truncated => break 'sections,
+                    None => return Err(malformed(&format!("record {} of {count} can't be read", number + 1))),
+                }
+            }
+        }
+        let [answers, authorities, mut additionals] = sections;
+        if let Some(opt) = additionals.iter().find(|record| record.record_type == OPT)
+            && let [high, ..] = bytes[opt.start - 6..opt.start]
+        {
+            rcode |= u16::from(high) << 4;
+        }
+        additionals.retain(|record| record.record_type != OPT);
+        Ok(Self {
+            rcode,
+            authoritative: flags & 1 << 10 != 0,
+            truncated,
+            recursion_available: flags & 1 << 7 != 0,
+            authenticated: flags & 1 << 5 != 0,
+            answers,
+            authorities,
+            additionals,
+            bytes,
+        })
+    }
+
+    /// The size of the message in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// A reader over the record's data, within the whole message, for names may point back.
+    pub(crate) fn data(&self, record: &Record) -> Reader<'_> {
+        Reader { bytes: &self.bytes, at: record.start, end: record.end }
+    }
+
+    /// The address in an A or AAAA record of the Internet.
+    pub fn address(&self, record: &Record) -> Option<std::net::IpAddr> {
+        let data = &self.bytes[record.start..record.end];
+        match (record.class, record.record_type) {
+            (IN, A) => <[u8; 4]>::try_from(data).ok().map(Into::into),
+            (IN, AAAA) => <[u8; 16]>::try_from(data).ok().map(Into::into),
+            _ => None,
+        }
+    }
+
+    /// The addresses of `name`: those in records of its own, and of the names it is an alias of.
+    pub fn addresses_of(&self, name: &Name) -> Vec<std::net::IpAddr> {
+        let mut name = name.clone();
+        for _ in 0..=16 {
+            let of_name = || self.answers.iter().filter(|record| record.name == name);
+            let found: Vec<_> = of_name().filter_map(|record| self.address(record)).collect();
+            if !found.is_empty() {
+                return found;
+            }
+            let alias = of_name().find(|record| record.record_type == CNAME).and_then(|record| self.data(record).name());
+            let Some(alias) = alias else { break };
+            name = alias;
+        }
+        Vec::new()
+    }
+}
+
+/// Walks over a message; `None` where it ends too early.
+pub(crate) struct Reader<'m> {
+    bytes: &'m [u8],
+    at: usize,
+    end: usize,
+}
+
+impl<'m> Reader<'m> {
+    /// The next `length` bytes.
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'m [u8]> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.end)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    /// What is left.
+    pub(crate) fn rest(&mut self) -> &'m [u8] {
+        let rest = &self.bytes[self.at..self.end];
+        self.at = self.end;
+        rest
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// A byte.
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    /// A number of two bytes.
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.take(2)?.try_into().ok().map(u16::from_be_bytes)
+    }
+
+    /// A number of four bytes.
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    /// A string with its length before it (RFC 1035 section 3.3).
+    pub(crate) fn string(&mut self) -> Option<&'m [u8]> {
+        let length = self.u8()?;
+        self.take(length.into())
+    }
+
+    /// A name, compressed or not (RFC 1035 section 4.1.4). Pointers go backwards only, and not too often.
+    pub(crate) fn name(&mut self) -> Option<Name> {
+        let mut labels: Vec<&[u8]> = Vec::new();
+        let mut length = 1;
+        let mut jumped: Option<Self> = None;
+        for _ in 0..2 * MAX_JUMPS {
+            let reader = jumped.as_mut().unwrap_or(self);
+            let start = reader.at;
+            match reader.u8()? {
+                0 => {
+                    let mut name = Name::from_labels(labels).ok()?;
+                    name.set_fqdn(true);
+                    return Some(name);
+                }
+                first @ 0xc0.. => {
+                    let target = usize::from(first & 0x3f) << 8 | usize::from(reader.u8()?);
+                    if target < HEADER || target >= start {
+                        return None;
+                    }
+                    jumped = Some(Self { bytes: self.bytes, at: target, end: self.bytes.len() });
+                }
+                size @ 1..=63 => {
+                    labels.push(reader.take(size.into())?);
+                    length += usize::from(size) + 1;
+                    if length > 255 {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    fn question(&mut self) -> Option<Question> {
+        Some(Question { name: self.name()?, record_type: self.u16()?, class: self.u16()? })
+    }
+
+    fn record(&mut self) -> Option<Record> {
+        let (name, record_type, class, ttl) = (self.name()?, self.u16()?, self.u16()?, self.u32()?);
+        let length = self.u16()?;
+        let start = self.at;
+        self.take(length.into())?;
+        let ttl = if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl };
+        Some(Record { name, record_type, class, ttl, start, end: self.at })
+    }
+}
