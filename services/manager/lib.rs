@@ -25,5 +25,9 @@ pub mod words;
 
 #[cfg(test)]
 mod fabric;
+#[cfg(test)]
+mod script;
+#[cfg(test)]
+mod tests;
 
 pub use run::{Embed, World, run};

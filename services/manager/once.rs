@@ -193,7 +193,13 @@ impl Question {
                     }
                 }
                 Ok(Ok(None)) => break "the monitor ended the stream without a result".to_owned(),
-                Ok(Err(status)) => break format!("the connection to the monitor broke: {}", link::explain(&status)),
+                Ok(Err(status)) => {
+                    let why = format!("monitor {:?} at {}: {}", self.monitor.name, self.monitor.address, link::explain(&status));
+                    if let Some(cure) = link::cure(status.code()) {
+                        self.verdict.unreachable.push(format!("{why} ({cure})"));
+                    }
+                    break why;
+                }
                 Err(_) => break "no result came in time".to_owned(),
             }
         };

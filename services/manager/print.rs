@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Borrow,
-    fmt::Write as _,
     io::{self, Write},
     thread,
 };
@@ -74,17 +73,20 @@ impl Style {
             (true, Outcome::Undetermined) => ("\x1b[33m", "\x1b[0m"),
             (true, Outcome::Skipped | Outcome::Unspecified) => ("\x1b[36m", "\x1b[0m"),
         };
+        let mut seen = Vec::new();
         let whom = if result.address.is_empty() { &result.target } else { &result.address };
-        let mut seen = plain(whom);
-        if let Some(latency) = result.latency.filter(|_| result.outcome() == Outcome::Passed) {
-            let _ = write!(seen, " {}", length(latency));
+        match result.latency.filter(|_| result.outcome() == Outcome::Passed) {
+            Some(latency) => seen.push(format!("{} {}", plain(whom), length(latency))),
+            None => seen.push(plain(whom)),
         }
         if result.run_count > 1 {
-            let _ = write!(seen, ", {} runs from run {}", result.run_count, result.run);
+            seen.push(format!("{} runs from run {}", result.run_count, result.run));
         }
-        if result.outcome() != Outcome::Passed && !result.summary.is_empty() {
-            let _ = write!(seen, ", {}", plain(&result.summary));
+        if result.outcome() != Outcome::Passed {
+            seen.push(plain(&result.summary));
         }
+        seen.retain(|part| !part.is_empty());
+        let seen = seen.join(", ");
         let (kind, name, monitor) = (plain(kind), plain(&result.check_name), plain(&result.monitor));
         format!("[{time}] [{kind}] {on}[{verdict}]{off} [{name}@{monitor}: {seen}]\n")
     }

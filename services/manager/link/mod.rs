@@ -364,8 +364,9 @@ pub(crate) fn cure(code: Code) -> Option<&'static str> {
 /// A status as a sentence: what tonic says, and what was behind it.
 pub(crate) fn explain(status: &Status) -> String {
     let mut told = match status.code() {
-        // How tonic shows a connection that went away.
-        Code::Unknown | Code::Unavailable => String::new(),
+        // How tonic shows a connection that went away, or went silent.
+        Code::Unknown => "the connection was lost: ".to_owned(),
+        Code::Unavailable => String::new(),
         code => format!("{code:?}: ").to_lowercase(),
     };
     told.push_str(status.message());

@@ -1,4 +1,4 @@
-//! Links against a scripted monitor: each call of `Execute` is handed to the test, which reads the requests and sends what it likes.
+//! Links against a scripted monitor.
 
 use std::{
     collections::HashSet,
@@ -12,105 +12,15 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
 };
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Streaming, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt as _};
-use vantage_contract::v1::{
-    Ack, Check, Commit, ExecuteRequest, Stop,
-    execute_request::Order,
-    monitor_service_server::{MonitorService, MonitorServiceServer},
-};
+use vantage_contract::v1::{Ack, Check, Stop, execute_request::Order};
 
 use super::*;
-use crate::plan;
-
-/// Long enough for anything on a busy machine; waiting ends earlier.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
-}
-
-/// One call of `Execute`, in the test's hands.
-struct Call {
-    requests: Streaming<ExecuteRequest>,
-    replies: mpsc::Sender<Result<ProbeResult, Status>>,
-}
-
-impl Call {
-    async fn next(&mut self) -> Option<Order> {
-        soon("a request", self.requests.message()).await.unwrap_or_else(|status| panic!("{status:?}")).and_then(|request| request.order)
-    }
-
-    /// The restatement: Hello, the names and revisions of the orders, and Commit as its end.
-    async fn restatement(&mut self) -> (Hello, Vec<(String, String)>) {
-        let Some(Order::Hello(hello)) = self.next().await else { panic!("the first request is Hello") };
-        let mut orders = Vec::new();
-        loop {
-            match self.next().await {
-                Some(Order::Start(start)) => orders.push((start.check.unwrap().name, start.revision)),
-                Some(Order::Commit(Commit {})) => return (hello, orders),
-                other => panic!("{other:?} in a restatement"),
-            }
-        }
-    }
-
-    async fn send(&self, result: ProbeResult) {
-        self.replies.send(Ok(result)).await.unwrap();
-    }
-
-    async fn fail(self, status: Status) {
-        self.replies.send(Err(status)).await.unwrap();
-    }
-
-    /// Reads acknowledgements up to this one.
-    async fn acknowledged(&mut self, sequence: u64) {
-        let mut last = 0;
-        while last < sequence {
-            match self.next().await {
-                Some(Order::Ack(ack)) => {
-                    assert!(ack.sequence > last, "acknowledgements don't go back");
-                    assert_eq!(ack.session, "s1");
-                    last = ack.sequence;
-                }
-                other => panic!("{other:?} in place of an acknowledgement"),
-            }
-        }
-        assert_eq!(last, sequence);
-    }
-}
-
-struct Script(mpsc::Sender<Call>);
-
-#[tonic::async_trait]
-impl MonitorService for Script {
-    type ExecuteStream = ReceiverStream<Result<ProbeResult, Status>>;
-
-    async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Self::ExecuteStream>, Status> {
-        let (replies, stream) = mpsc::channel(1);
-        let call = Call { requests: request.into_inner(), replies };
-        self.0.send(call).await.map_err(|_| Status::unavailable("the test is over"))?;
-        let mut response = Response::new(ReceiverStream::new(stream));
-        response.metadata_mut().insert("vantage-monitor", "lab".parse().unwrap());
-        response.metadata_mut().insert("vantage-session", "s1".parse().unwrap());
-        Ok(response)
-    }
-}
-
-/// Serves a scripted monitor; gives its calls.
-fn script_on(listener: TcpListener) -> mpsc::Receiver<Call> {
-    let (to, calls) = mpsc::channel(8);
-    let server = Server::builder().add_service(MonitorServiceServer::new(Script(to)));
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    calls
-}
-
-async fn script() -> (SocketAddr, mpsc::Receiver<Call>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (listener.local_addr().unwrap(), script_on(listener))
-}
+use crate::{
+    plan,
+    script::{script, script_on, soon},
+};
 
 /// An intake that remembers, and that can be held or broken.
 struct Desk {
@@ -280,7 +190,7 @@ async fn after_a_lost_connection_the_same_orders_are_stated_and_hello_says_what_
     first.send(result(1)).await;
     first.acknowledged(1).await;
     first.fail(Status::unknown("h2 protocol error")).await;
-    setting.desk.until("the cut", |seen| seen.states.contains(&State::Down("h2 protocol error".into()))).await;
+    setting.desk.until("the cut", |seen| seen.states.contains(&State::Down("the connection was lost: h2 protocol error".into()))).await;
     let mut second = soon("a second call", calls.recv()).await.unwrap();
     let (hello, after) = second.restatement().await;
     assert_eq!(after, before);
