@@ -8,4 +8,6 @@ mod hostile;
 mod lab;
 mod names;
 mod ntp;
+mod pair;
+mod real;
 mod udp;

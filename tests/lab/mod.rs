@@ -3,5 +3,9 @@
 pub mod dns;
 pub mod monitor;
 pub mod ntp;
+pub mod privilege;
 pub mod probe;
+pub mod process;
+pub mod relay;
+pub mod servers;
 pub mod udp;
