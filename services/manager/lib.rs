@@ -13,3 +13,5 @@ pub mod words;
 
 #[cfg(test)]
 mod fabric;
+#[cfg(test)]
+mod ignorance;

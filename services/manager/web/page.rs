@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     desk::{CheckView, Desk, LineView, LinkView, Snapshot},
-    state::State,
+    state::{self, State},
     store::Query,
     words,
 };
@@ -126,7 +126,9 @@ fn result(html: &mut Html, line: &LineView, history: &[Arc<ProbeResult>]) {
     let latency = last.latency.and_then(|latency| latency.try_into().ok());
     html.markup("<td class=\"number\">").text(&latency.map(super::words::precise).unwrap_or_else(|| "–".to_owned())).markup("</td><td>");
     strip::draw(html, history);
-    html.markup("</td><td class=\"number age\">").text(&age(line.age)).markup(if line.fresh { "" } else { " (old)" }).markup("</td>");
+    // A result that says nothing about the target is not old, it just has no say.
+    let old = !line.fresh && state::say(last.outcome).is_some();
+    html.markup("</td><td class=\"number age\">").text(&age(line.age)).markup(if old { " (old)" } else { "" }).markup("</td>");
 }
 
 fn monitors(html: &mut Html, links: &[LinkView]) {
