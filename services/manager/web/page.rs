@@ -59,7 +59,7 @@ fn render(snapshot: &Snapshot, histories: &[Vec<Arc<ProbeResult>>]) -> String {
         "<label id=\"filter\" hidden>Filter <input type=\"search\" autocomplete=\"off\" spellcheck=\"false\"></label></header>\n<main>\n",
     ));
     summary(&mut html, snapshot);
-    html.markup("<div class=\"scroll\"><table id=\"checks\">\n<caption>Checks</caption>\n<thead><tr>");
+    html.markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Checks\"><table id=\"checks\">\n<caption>Checks</caption>\n<thead><tr>");
     html.markup("<th scope=\"col\">State</th><th scope=\"col\">Check</th><th scope=\"col\">Monitor</th><th scope=\"col\">Last result</th>");
     html.markup("<th scope=\"col\" class=\"number\">Latency</th><th scope=\"col\">Recent</th><th scope=\"col\" class=\"number\">Age</th></tr></thead>\n");
     let mut histories = histories.iter();
