@@ -1,4 +1,5 @@
 //! The only folder that opens sockets.
 
+pub mod errqueue;
 pub mod resolve;
 pub mod tcp;
