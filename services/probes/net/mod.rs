@@ -1,8 +1,13 @@
 //! The only folder that opens sockets.
 
+pub mod capability;
 pub(crate) mod dns;
+pub mod errqueue;
+pub(crate) mod icmp;
 pub(crate) mod random;
 pub mod resolve;
 mod settings;
+pub(crate) mod stamp;
+pub(crate) mod stamped;
 pub mod tcp;
 pub(crate) mod udp;
