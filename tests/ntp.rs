@@ -214,7 +214,8 @@ async fn an_answer_from_another_port_is_not_one() {
 #[tokio::test]
 async fn limits_on_stratum_and_root_distance_hold() {
     let server = server(|_, _| {}).await;
-    let limited = |stratum, distance| probe(Kind::Ntp(NtpProbe { max_stratum: stratum, max_root_distance: distance, ..ask(server.address) }));
+    let limited =
+        |stratum, distance| probe(Kind::Ntp(NtpProbe { max_stratum: stratum, max_root_distance: distance, ..ask(server.address) }));
     run(&limited(3, millis(20))).await.passed();
     run(&limited(2, None)).await.because(Reason::UnexpectedAnswer);
     run(&limited(3, millis(5))).await.because(Reason::UnexpectedAnswer);

@@ -1,6 +1,7 @@
 //! The only folder that opens sockets.
 
 pub(crate) mod dns;
+pub mod errqueue;
 pub(crate) mod random;
 pub mod resolve;
 mod settings;
