@@ -328,7 +328,8 @@ impl Expectations {
                 return unexpected(format!("{} the flag {flag}", if found { "with" } else { "without" }));
             }
         }
-        let asked_for = |record: &&Record| question.record_type == ANY || record.record_type == question.record_type;
+        let asked_for =
+            |record: &&Record| [ANY, record.record_type].contains(&question.record_type) && [ANY, record.class].contains(&question.class);
         let records: Vec<_> = answer.answers.iter().filter(asked_for).collect();
         let type_name = rdata::type_name(question.record_type);
         let counted = match records.len() {
@@ -345,10 +346,10 @@ impl Expectations {
             records.iter().map(|record| rdata::present(answer, record)).collect()
         };
         if let Some(missing) = self.answers.iter().find(|expected| !data.iter().any(|data| same(data, expected))) {
-            return unexpected(format!("{counted}, none of them {missing}"));
+            return unexpected(format!("{counted}, none of them \"{missing}\""));
         }
         if let Some(missing) = self.answers_match.iter().find(|regex| !data.iter().any(|data| regex.is_match(data))) {
-            return unexpected(format!("{counted}, none of them like {missing}"));
+            return unexpected(format!("{counted}, none of them like \"{missing}\""));
         }
         if !self.answers_within.is_empty() {
             let addresses: Vec<_> = records.iter().filter_map(|record| answer.address(record)).collect();

@@ -128,7 +128,7 @@ impl Udp {
         if let Some(regex) = &self.expect_regex
             && !regex.is_match(answer)
         {
-            return Err(unexpected(format!("does not match {regex}")));
+            return Err(unexpected(format!("does not match \"{regex}\"")));
         }
         Ok(format!("{remote} answered with {} bytes", answer.len()))
     }

@@ -1,6 +1,6 @@
 //! Scripted targets: servers on loopback that misbehave in each way a probe has to tell.
 
-pub mod dns;
-pub mod ntp;
-pub mod probe;
-pub mod udp;
+pub(crate) mod dns;
+pub(crate) mod ntp;
+pub(crate) mod probe;
+pub(crate) mod udp;
