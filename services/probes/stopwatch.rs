@@ -1,6 +1,6 @@
 //! What the time of a run goes into: phases that follow each other without a gap and add up to the whole.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use vantage_contract::v1;
@@ -9,6 +9,12 @@ use vantage_contract::v1;
 pub fn now() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "the one place where probes read the monotonic clock")]
     Instant::now()
+}
+
+/// The wall clock, for what protocols carry as instants: the end of a cookie, of a certificate.
+pub fn wall() -> SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "the one place where probes read the wall clock")]
+    SystemTime::now()
 }
 
 /// What a part of a run's time goes into. The names are the contract's (`Phase.name`).

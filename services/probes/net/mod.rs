@@ -1,4 +1,6 @@
 //! The only folder that opens sockets.
 
 pub mod resolve;
+pub mod stream;
 pub mod tcp;
+pub mod tls;
