@@ -1,18 +1,21 @@
 //! What the kind dns promises.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hickory_proto::{
     op::{Message, ResponseCode},
     rr::{Name, RData, RecordType, rdata},
 };
-use tokio::net::UdpSocket;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UdpSocket,
+};
 use vantage_contract::v1::{
-    Attribution, DnsExpectations, DnsProbe, DnsReport, DnsTransport, Outcome, Probe, Reason, probe::Kind, probe_result::Report,
+    Attribution, DnsExpectations, DnsProbe, DnsReport, DnsTransport, Outcome, Probe, Reason, TlsOptions, probe::Kind, probe_result::Report,
 };
 
 use crate::lab::{
-    dns::{DnsServer, a, aaaa, bytes, record},
+    dns::{Asked, DnsServer, a, aaaa, bytes, record},
     probe::{Verdict, hasty, invalid, probe, run},
     udp::{ClosedPort, UdpServer},
 };
@@ -402,6 +405,61 @@ async fn a_stream_that_promises_more_than_it_sends_times_out_or_is_disconnected(
         }
     });
     run(&hasty(Kind::Dns(over_tcp(ask_at(address))))).await.because(Reason::TimedOut);
+    server.abort();
+}
+
+/// A DNS server over TLS that answers one connection after the other, and the PEM form of its certificate for `dns.test`.
+async fn server_over_tls() -> (std::net::SocketAddr, String, tokio::task::JoinHandle<()>) {
+    let made = rcgen::generate_simple_self_signed(vec!["dns.test".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate with its key");
+    config.alpn_protocols = vec![b"dot".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("an address");
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let Ok(length) = stream.read_u16().await else { continue };
+            let mut question = vec![0; length.into()];
+            if stream.read_exact(&mut question).await.is_err() {
+                continue;
+            }
+            let asked = Asked { message: Message::from_vec(&question).expect("a question"), number: 0, over_tcp: true };
+            let answer = bytes(&asked.with(&[("example.test.", 60, a([192, 0, 2, 1]))]));
+            let length = u16::try_from(answer.len()).expect("short");
+            let _ = stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, made.cert.pem(), task)
+}
+
+#[tokio::test]
+async fn over_tls_the_certificate_is_judged_and_shown() {
+    let (address, pem, server) = server_over_tls().await;
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, pem).unwrap();
+    let tls = |options: TlsOptions| DnsProbe { transport: DnsTransport::Tls.into(), tls: Some(options), ..ask_at(address) };
+    let trusting = TlsOptions { ca_file: ca.display().to_string(), server_name: "dns.test".into(), ..TlsOptions::default() };
+    let sight = run(&probe(Kind::Dns(tls(trusting.clone())))).await;
+    let phases: Vec<_> = sight.phases.iter().map(|(phase, _)| phase.name()).collect();
+    assert_eq!(phases, ["resolve", "connect", "tls", "send", "wait"]);
+    let report = seen(sight.passed());
+    let seen_tls = report.tls.expect("the TLS");
+    assert_eq!((report.transport.as_str(), report.sent_count, report.answers.len()), ("tls", 1, 1));
+    assert_eq!((seen_tls.alpn.as_str(), seen_tls.server_name.as_str(), seen_tls.verified), ("dot", "dns.test", true));
+
+    let wrong = TlsOptions { server_name: "other.test".into(), ..trusting };
+    let report = failed(tls(wrong), Reason::CertificateInvalid).await;
+    assert_eq!((report.sent_count, report.tls.expect("the TLS").certificates.len()), (0, 1));
+    assert!(!passed(tls(TlsOptions { insecure: true, ..TlsOptions::default() })).await.tls.expect("the TLS").verified);
     server.abort();
 }
 

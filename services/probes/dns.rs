@@ -20,6 +20,7 @@ use crate::{
     net::{dns as net, tcp, udp::Connected},
     stopwatch::{self, Phase},
     target::{self, Host, Options},
+    tls::Tls,
     wire::{
         dns::{Answer, Manner, Question, Record, Refusal, SOA},
         rdata,
@@ -49,11 +50,16 @@ enum Transport {
     Udp { attempts: u32, tcp_fallback: bool },
     /// A stream in the clear.
     Tcp,
+    /// A stream over TLS.
+    Tls(Box<Tls>),
 }
 
 impl Transport {
     fn default_port(&self) -> u16 {
-        53
+        match self {
+            Self::Udp { .. } | Self::Tcp => 53,
+            Self::Tls(_) => 853,
+        }
     }
 }
 
@@ -105,9 +111,9 @@ impl Probe for Dns {
 
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {
         let server = run.resolve_port(&self.server, self.port).await?;
-        let answer = match self.transport {
+        let answer = match &self.transport {
             Transport::Udp { attempts, tcp_fallback } => {
-                let answer = self.over_udp(run, server, attempts).await?;
+                let answer = self.over_udp(run, server, *attempts).await?;
                 run.report.truncated = answer.truncated;
                 self.show(&answer, "udp", &mut run.report);
                 if answer.truncated && !tcp_fallback {
@@ -116,6 +122,7 @@ impl Probe for Dns {
                 if answer.truncated { self.over_tcp(run, server).await? } else { answer }
             }
             Transport::Tcp => self.over_tcp(run, server).await?,
+            Transport::Tls(tls) => self.over_tls(run, server, tls).await?,
         };
         self.expect.judge(server, &self.question, &answer)
     }
@@ -146,7 +153,7 @@ fn parse_transport(spec: &DnsProbe) -> Result<Transport, Invalid> {
             Transport::Udp { attempts: target::number("attempts", spec.attempts, 2, 1..=10)?, tcp_fallback: !spec.no_tcp_fallback }
         }
         Ok(DnsTransport::Tcp) => Transport::Tcp,
-        Ok(DnsTransport::Tls) => return Err(Invalid::new("transport", "TLS is not there yet")),
+        Ok(DnsTransport::Tls) => Transport::Tls(Box::new(Tls::parse("dns", "tls", spec.tls.as_ref())?)),
         Err(_) => return Err(Invalid::new("transport", format!("{} is not a transport", spec.transport))),
     };
     if !matches!(transport, Transport::Udp { .. }) {
@@ -157,7 +164,7 @@ fn parse_transport(spec: &DnsProbe) -> Result<Transport, Invalid> {
             return Err(Invalid::new("no_tcp_fallback", "is for the transport UDP"));
         }
     }
-    if spec.tls.is_some() {
+    if spec.tls.is_some() && !matches!(transport, Transport::Tls(_)) {
         return Err(Invalid::new("tls", "is for the transport TLS"));
     }
     Ok(transport)
@@ -221,6 +228,18 @@ impl Dns {
         run.enter(Phase::Connect);
         let mut stream = tcp::connect(server, run.options.source).await?;
         self.over_stream(run, server, &mut stream, "tcp").await
+    }
+
+    /// DNS over TLS (RFC 7858), with its name in ALPN.
+    async fn over_tls(&self, run: &mut Run<'_, DnsReport>, server: SocketAddr, tls: &Tls) -> Result<Answer, Failure> {
+        run.enter(Phase::Connect);
+        let (loaded, name) = (tls.load().await?, tls.name_for(&self.server)?);
+        let stream = tcp::connect(server, run.options.source).await?;
+        run.enter(Phase::Tls);
+        let act = format!("TLS with {} ({server})", self.server);
+        let report = run.report.tls.get_or_insert_default();
+        let mut stream = loaded.connect(stream, name, &[b"dot"], &act, report).await?;
+        self.over_stream(run, server, &mut stream, "tls").await
     }
 
     /// Asks once on a stream (RFC 7766). What comes before the answer and answers something else is ignored.
