@@ -1,1 +1,4 @@
+//! The promises, kept.
 
+mod lab;
+mod ping;
