@@ -1,8 +1,9 @@
-//! The promises, kept: scripted targets on loopback, real sockets, one program.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that can't go on says why and ends")]
+//! The promises, kept: scripted targets on loopback and in networks of our own, real sockets, one program.
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that can't go on says why and ends")]
 
 mod dns;
 mod lab;
 mod names;
 mod ntp;
+mod ping;
 mod udp;

@@ -7,7 +7,8 @@ use vantage_contract::v1::{AddressFamily, Attribution, Outcome, Probe, Reason, U
 use vantage_probes::{Destination, Gate, OpenGate, World, net::resolve::Resolver};
 
 use crate::lab::{
-    dns::{Asked, DnsServer, a, aaaa},
+    dns::{Asked, DnsServer, a, aaaa, bytes},
+    netns::Row,
     probe::{Verdict, hasty, probe, run, run_behind, run_in},
     udp::{ClosedPort, UdpServer},
 };
@@ -116,7 +117,7 @@ async fn one_family_may_fail_while_the_other_answers() {
     // Silence about IPv4 is waited for, but not for ever.
     let six = echo_v6().await;
     let resolver = DnsServer::start(|asked| match asks_for(asked, RecordType::AAAA) {
-        true => vec![crate::lab::dns::bytes(&asked.with(&[("six.test.", 60, aaaa("::1"))]))],
+        true => vec![bytes(&asked.with(&[("six.test.", 60, aaaa("::1"))]))],
         false => Vec::new(),
     })
     .await;
@@ -160,7 +161,7 @@ async fn a_lost_question_is_asked_again_and_a_truncated_answer_over_tcp() {
             answer = asked.answer();
             answer.metadata.truncation = true;
         }
-        vec![crate::lab::dns::bytes(&answer)]
+        vec![bytes(&answer)]
     })
     .await;
     let spec = UdpProbe { host: "host.test".into(), port: echo.address.port().into(), ..UdpProbe::default() };
@@ -191,6 +192,66 @@ async fn the_hosts_file_comes_first_and_missing_settings_are_ours() {
     let sight = run_in(&system("host.test"), &world).await;
     assert_eq!((sight.outcome, sight.attribution), (Outcome::Undetermined, Attribution::Vantage));
     assert!(sight.summary.contains("resolv.conf"), "{}", sight.summary);
+    sight.because(Reason::LocalNetwork);
+}
+
+#[test]
+fn the_systems_servers_are_asked_in_turn_and_with_the_search_domains() {
+    // resolv.conf knows no ports: port 53 is ours in a network of our own.
+    let Some(row) = Row::of(2) else { return };
+    row.exec(0, "ip link set lo up");
+    row.inside(0, async || {
+        let echo = echo().await;
+        let directory = tempfile::tempdir().unwrap();
+        let resolv_conf = directory.path().join("resolv.conf");
+        let world =
+            World { gate: Arc::new(OpenGate), resolver: Arc::new(Resolver::with_files(&resolv_conf, directory.path().join("hosts"))) };
+        let failing = DnsServer::start_at("127.0.0.2:53", |asked| vec![bytes(&asked.refused_as(ResponseCode::ServFail))]).await;
+        let _silent = UdpServer::start_at("127.0.0.3:53", |_, _| Vec::new()).await;
+        let good = DnsServer::start_at("127.0.0.4:53", |asked| {
+            let name = asked.message.queries[0].name().to_ascii();
+            let answer = match (name.as_str(), asks_for(asked, RecordType::A)) {
+                ("www.two.test.", true) => asked.with(&[(&name, 60, a([127, 0, 0, 1]))]),
+                ("www.two.test.", false) => asked.answer(),
+                _ => asked.refused_as(ResponseCode::NXDomain),
+            };
+            vec![bytes(&answer)]
+        })
+        .await;
+        let system = |name: &str| Probe { resolver: String::new(), ..named(name, echo.address.port(), echo.address) };
+        let rest = "search one.test two.test\noptions timeout:1 attempts:1\n";
+
+        // The first is closed, the second fails, the third knows.
+        std::fs::write(&resolv_conf, format!("nameserver 127.0.0.9\nnameserver 127.0.0.2\nnameserver 127.0.0.4\n{rest}")).unwrap();
+        run_in(&system("www"), &world).await.passed();
+        assert!(failing.asked() > 0 && good.asked() > 0);
+        run_in(&system("www.two.test"), &world).await.passed();
+        run_in(&system("www."), &world).await.because(Reason::NameNotResolved);
+
+        // The settings changed: the first is silent now.
+        std::fs::write(&resolv_conf, format!("nameserver 127.0.0.3\nnameserver 127.0.0.4\n{rest}")).unwrap();
+        run_in(&system("www.two.test"), &world).await.passed();
+
+        // Nobody left but the failing one.
+        std::fs::write(&resolv_conf, format!("nameserver 127.0.0.2\n{rest}")).unwrap();
+        let sight = run_in(&system("www"), &world).await;
+        assert!(sight.summary.contains("127.0.0.2:53 answered SERVFAIL"), "{}", sight.summary);
+        sight.because(Reason::NameNotResolved);
+
+        // A resolver that can't be reached from here at all is ours to mend.
+        row.exec(0, "ip route del default");
+        std::fs::write(&resolv_conf, format!("nameserver 192.0.2.53\n{rest}")).unwrap();
+        let sight = run_in(&system("www"), &world).await;
+        assert_eq!((sight.outcome, sight.attribution), (Outcome::Undetermined, Attribution::Vantage));
+        sight.because(Reason::LocalNetwork);
+    });
+}
+
+#[tokio::test]
+async fn a_source_address_that_is_not_ours_is_ours_to_mend() {
+    let echo = echo().await;
+    let sight = run(&Probe { source_address: "192.0.2.7".into(), ..named("127.0.0.1", echo.address.port(), echo.address) }).await;
+    assert_eq!((sight.outcome, sight.attribution), (Outcome::Undetermined, Attribution::Vantage));
     sight.because(Reason::LocalNetwork);
 }
 

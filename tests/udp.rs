@@ -8,6 +8,7 @@ use vantage_contract::v1::{
 };
 
 use crate::lab::{
+    netns::Row,
     probe::{Verdict, hasty, invalid, probe, run},
     udp::{ClosedPort, UdpServer},
 };
@@ -144,6 +145,35 @@ async fn an_empty_or_a_huge_answer_is_an_answer() {
     assert_eq!((report.state(), report.answer_size_bytes), (UdpPortState::Open, 0));
     let report = seen(run(&probe(Kind::Udp(ask(server.address)))).await.passed());
     assert_eq!((report.answer_size_bytes, report.answer.len()), (65_000, 1024));
+}
+
+#[test]
+fn what_routers_say_is_told_apart_and_the_paths_fault() {
+    let Some(row) = Row::of(3) else { return };
+    for (kind, address) in [("prohibit", "203.0.113.1"), ("unreachable", "203.0.113.2"), ("blackhole", "203.0.113.3")] {
+        row.exec(1, &format!("ip route add {kind} {address}/32"));
+    }
+    row.inside(0, async || {
+        let ask = |address: &str| UdpProbe { host: address.into(), port: 9, ..UdpProbe::default() };
+        for (address, reason, code) in [("203.0.113.1", Reason::Prohibited, 13), ("203.0.113.2", Reason::Unreachable, 1)] {
+            let sight = run(&probe(Kind::Udp(ask(address)))).await;
+            assert_eq!((sight.outcome, sight.attribution), (Outcome::Failed, Attribution::Path));
+            let report = seen(sight.because(reason).expect("a report"));
+            assert_eq!(report.state(), UdpPortState::Filtered);
+            let error = report.error.expect("the error");
+            assert_eq!((error.from.as_str(), error.r#type, error.code), ("10.9.0.2", 3, code));
+        }
+        run(&hasty(Kind::Udp(ask("203.0.113.3")))).await.because(Reason::NoAnswer);
+        // The target itself, where nobody listens.
+        let sight = run(&probe(Kind::Udp(ask("10.9.1.2")))).await;
+        assert_eq!(sight.attribution, Attribution::Target);
+        let report = seen(sight.because(Reason::Refused).expect("a report"));
+        assert_eq!((report.state(), report.error.expect("the error").from), (UdpPortState::Closed, "10.9.1.2".to_owned()));
+        row.exec(0, "ip route del default");
+        let sight = run(&probe(Kind::Udp(ask("203.0.113.3")))).await;
+        assert_eq!((sight.outcome, sight.attribution), (Outcome::Undetermined, Attribution::Vantage));
+        sight.because(Reason::LocalNetwork);
+    });
 }
 
 #[test]

@@ -90,8 +90,13 @@ pub(crate) struct DnsServer {
 impl DnsServer {
     /// Starts a server; the script gives the raw answers to each question.
     pub(crate) async fn start(script: impl FnMut(&Asked) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        Self::start_at("127.0.0.1:0", script).await
+    }
+
+    /// Starts a server at an address, whose port may be 0.
+    pub(crate) async fn start_at(address: &str, script: impl FnMut(&Asked) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         let (udp, listener) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+            let udp = UdpSocket::bind(address).await.expect("bind");
             if let Ok(listener) = TcpListener::bind(udp.local_addr().expect("an address")).await {
                 break (udp, listener);
             }
