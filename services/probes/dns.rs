@@ -22,8 +22,8 @@ use crate::{
     target::{self, Host, Options},
     tls::Tls,
     wire::{
-        dns::{Answer, Manner, Question, Record, Refusal, SOA},
-        rdata,
+        dns::{self as wire, Answer, Manner, Question, Record, Refusal, SOA},
+        name, rdata,
     },
 };
 
@@ -106,7 +106,7 @@ impl Probe for Dns {
     fn target(&self) -> String {
         let server =
             if self.port == self.transport.default_port() { self.server.to_string() } else { format!("{}:{}", self.server, self.port) };
-        format!("{} {} at {server}", self.question.name.to_ascii(), rdata::type_name(self.question.record_type))
+        format!("{} {} at {server}", name::show(&self.question.name), rdata::type_name(self.question.record_type))
     }
 
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {
@@ -133,18 +133,21 @@ fn parse_question(spec: &DnsProbe) -> Result<Question, Invalid> {
     if text.is_empty() {
         return Err(Invalid::new("query", "is missing: give a name, \".\" for the root"));
     }
-    let name = if text.is_ascii() { Name::from_ascii(text) } else { Name::from_utf8(text) };
-    let mut name = name.map_err(|error| Invalid::new("query", format!("{text:?} is not a name: {error}")))?;
+    // An internationalized name has no bytes of its own: its A-labels (RFC 5890) are what is asked for.
+    let parsed = if text.is_ascii() { name::parse(text) } else { Name::from_utf8(text).ok() };
+    let mut name = parsed.ok_or_else(|| {
+        Invalid::new("query", format!("{text:?} is not a name: labels have 1 to 63 characters, 253 in all, and an escape is \\. or \\DDD"))
+    })?;
     name.set_fqdn(true);
     let number = |field, text: &str, default, parse: fn(&str) -> Option<u16>| match text {
         "" => Ok(default),
         text => parse(text).ok_or_else(|| Invalid::new(field, format!("{text:?} is neither a name that is known nor a number"))),
     };
-    let record_type = number("type", &spec.r#type, super::wire::dns::A, rdata::type_number)?;
+    let record_type = number("type", &spec.r#type, wire::A, rdata::type_number)?;
     if matches!(record_type, 251 | 252) {
         return Err(Invalid::new("type", "a zone transfer is not a question with one answer"));
     }
-    Ok(Question { name, record_type, class: number("class", &spec.class, super::wire::dns::IN, rdata::class_number)? })
+    Ok(Question { name, record_type, class: number("class", &spec.class, wire::IN, rdata::class_number)? })
 }
 
 fn parse_transport(spec: &DnsProbe) -> Result<Transport, Invalid> {
@@ -292,7 +295,7 @@ fn show_record(answer: &Answer, record: &Record) -> DnsRecord {
     // Presentation forms are ASCII.
     data.truncate(MAX_DATA);
     DnsRecord {
-        name: record.name.to_ascii(),
+        name: name::show(&record.name),
         r#type: rdata::type_name(record.record_type),
         ttl: Some(stopwatch::to_proto(Duration::from_secs(record.ttl.into()))),
         data,
