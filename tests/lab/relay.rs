@@ -13,8 +13,8 @@ use tokio::{
 };
 
 /// A relay to one address. It is gone when this is dropped.
-pub struct Relay {
-    pub port: u16,
+pub(crate) struct Relay {
+    pub(crate) port: u16,
     passing: Arc<watch::Sender<bool>>,
     accepting: JoinHandle<()>,
 }
@@ -26,7 +26,7 @@ impl Drop for Relay {
 }
 
 impl Relay {
-    pub async fn to(target: SocketAddr) -> Self {
+    pub(crate) async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let passing = Arc::new(watch::Sender::new(true));
@@ -46,12 +46,12 @@ impl Relay {
     }
 
     /// Passes nothing on any more, and says nothing about it.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.passing.send_replace(false);
     }
 
     /// Passes on again, in old connections too.
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.passing.send_replace(true);
     }
 }

@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use super::{monitor::PATIENCE, privilege};
 
 /// A server that runs. It is killed when this is dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     folder: TempDir,
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Drop for Server {
@@ -39,12 +39,12 @@ fn now() -> Instant {
 
 impl Server {
     /// A file that the server was given.
-    pub fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// nginx: 200 on `/`, 500 on `/broken`, a redirect to `/` on `/moved`; with TLS where `certificate` (chain and key, PEM) is given.
-    pub fn nginx(certificate: Option<(&str, &str)>) -> Option<Self> {
+    pub(crate) fn nginx(certificate: Option<(&str, &str)>) -> Option<Self> {
         let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
         let path = folder.path().display();
         let tls = certificate.map(|(chain, key)| {
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// unbound: `web.lab.` is 192.0.2.80, `_.lab.` has no other names.
-    pub fn unbound() -> Option<Self> {
+    pub(crate) fn unbound() -> Option<Self> {
         let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
         let path = folder.path().display();
         let configuration = format!(
@@ -103,7 +103,7 @@ impl Server {
     }
 
     /// chronyd, which leaves this machine's clock alone: in step with itself at stratum 3, or not synchronized at all.
-    pub fn chronyd(synchronized: bool) -> Option<Self> {
+    pub(crate) fn chronyd(synchronized: bool) -> Option<Self> {
         let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
         let path = folder.path().display();
         let local = if synchronized { "local stratum 3" } else { "" };

@@ -9,5 +9,7 @@ pub mod resolve;
 mod settings;
 pub(crate) mod stamp;
 pub(crate) mod stamped;
+pub mod stream;
 pub mod tcp;
+pub mod tls;
 pub(crate) mod udp;

@@ -4,5 +4,6 @@ pub mod checksum;
 pub mod dns;
 pub mod icmp;
 pub mod ip;
+pub mod name;
 pub mod ntp;
 pub(crate) mod rdata;
