@@ -1,6 +1,5 @@
-//! The promises, kept: real sockets, real services, one program.
-
-#![expect(unreachable_pub, reason = "the lab is public to all that is tested here, and to nobody else")]
+//! The promises, kept: scripted targets on loopback and in networks of our own, real sockets, real services, one program.
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that can't go on says why and ends")]
 
 mod dns;
 mod execute;
@@ -8,4 +7,7 @@ mod hostile;
 mod lab;
 mod names;
 mod ntp;
+mod pair;
+mod ping;
+mod real;
 mod udp;

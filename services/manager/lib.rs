@@ -3,6 +3,9 @@
 //! The manager has never heard of any kind of probe: it reads the fields of a result before `report`, and shows the rest by the
 //! contract's descriptors.
 
+#[cfg(test)]
+mod ignorance;
+
 pub mod alert;
 mod border;
 pub mod cli;

@@ -129,10 +129,9 @@ impl Link {
                 Fatal::new(Exit::Unavailable, format!("{said}. Show who you are: --certificate-file FILE --key-file FILE"))
             }
             Code::Unimplemented => Fatal::new(Exit::Unavailable, format!("{said}. Is this a monitor of version 0.1 or later?")),
-            // With TLS 1.3 a client learns that its certificate is missing or refused only with the first call.
-            Code::Unknown if url.starts_with("https") => {
-                unreachable(url, &format!("{}: {}", message, status.source().map(causes).unwrap_or_default()))
-            }
+            // What has a source did not come from the monitor: the link itself broke. With TLS 1.3 a client learns only with its first
+            // call that its certificate is missing or refused.
+            _ if status.source().is_some() => unreachable(url, &status.source().map(causes).unwrap_or_default()),
             _ => Fatal::new(Exit::Unavailable, said),
         }
     }
@@ -158,7 +157,9 @@ fn causes<E: Error + ?Sized>(error: &E) -> String {
         }
         cause = error.source();
     }
-    sentences.pop().unwrap_or_else(|| error.to_string())
+    let innermost = sentences.pop().unwrap_or_else(|| error.to_string());
+    // The number that the standard library adds says nothing more.
+    innermost.split_once(" (os error ").map_or(innermost.as_str(), |(words, _)| words).to_owned()
 }
 
 fn parse_url(at: &str, secure: bool) -> Result<Uri, String> {

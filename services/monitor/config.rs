@@ -171,7 +171,7 @@ impl Settings {
     pub fn load(file: &Path) -> Result<Self, Fatal> {
         let wrong = |why: String| Fatal::new(Exit::Config, why);
         let text = fs::read_to_string(file).map_err(|error| wrong(format!("read {}: {error}", file.display())))?;
-        let mut settings: Self = serde_json::from_str(&text).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+        let mut settings = parse(&text).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
         // Joining an absolute path leaves it as it is.
         let beside = |path: &mut PathBuf| *path = file.parent().unwrap_or(Path::new("")).join(&path);
         if let Some(tls) = &mut settings.tls {
@@ -208,6 +208,17 @@ impl Settings {
     pub fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, Fatal> {
         self.token_file.as_deref().map(tls::bearer).transpose()
     }
+}
+
+/// Reads settings. The error is "limits.in_flight: must be 1 to 100000, is 0 at line 1 column 27".
+fn parse(text: &str) -> Result<Settings, String> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let settings = serde_path_to_error::deserialize(&mut reader).map_err(|error| match error.path().iter().next() {
+        Some(_) => error.to_string(),
+        None => error.into_inner().to_string(),
+    })?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(settings)
 }
 
 /// The host's name, or "monitor" where it has none that can be used.

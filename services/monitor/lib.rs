@@ -5,17 +5,23 @@
 
 pub mod admission;
 pub mod book;
+pub mod cli;
 pub mod client;
+mod commands;
 pub mod config;
+mod console;
+pub mod doctor;
 pub mod figures;
 mod human;
 pub mod journal;
 pub mod order;
 pub mod policy;
+mod probe;
 pub mod registry;
 pub mod schedule;
 pub mod serve;
 pub mod session;
+mod start;
 pub mod tables;
 pub mod tally;
 

@@ -23,7 +23,7 @@ use vantage_daemon::{
 };
 use vantage_probes::World;
 
-use crate::{admin::Admin, admission::Admission, config::Settings, execute::Execute, figures, registry::Registry, session::Shared};
+use crate::{admin::Admin, admission::Admission, config::Settings, doctor, execute::Execute, figures, registry::Registry, session::Shared};
 
 /// Records kept for a watcher that is slow; beyond, it misses some and is told how many.
 const WATCH_DEPTH: usize = 1024;
@@ -52,7 +52,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         end: end.clone(),
         settings: Arc::clone(&settings),
     });
-    let admin = Admin { registry: registry.clone(), started: clock::wall(), capabilities: Vec::new() };
+    let admin = Admin { registry: registry.clone(), started: clock::wall(), capabilities: doctor::capabilities() };
     let execute = Execute { registry: registry.clone() };
     let guard = Guard { bearer };
 

@@ -20,9 +20,10 @@ use crate::{
     net::{dns as net, tcp, udp::Connected},
     stopwatch::{self, Phase},
     target::{self, Host, Options},
+    tls::Tls,
     wire::{
-        dns::{Answer, Manner, Question, Record, Refusal, SOA},
-        rdata,
+        dns::{self as wire, Answer, Manner, Question, Record, Refusal, SOA},
+        name, rdata,
     },
 };
 
@@ -49,11 +50,16 @@ enum Transport {
     Udp { attempts: u32, tcp_fallback: bool },
     /// A stream in the clear.
     Tcp,
+    /// A stream over TLS.
+    Tls(Box<Tls>),
 }
 
 impl Transport {
     fn default_port(&self) -> u16 {
-        53
+        match self {
+            Self::Udp { .. } | Self::Tcp => 53,
+            Self::Tls(_) => 853,
+        }
     }
 }
 
@@ -100,14 +106,14 @@ impl Probe for Dns {
     fn target(&self) -> String {
         let server =
             if self.port == self.transport.default_port() { self.server.to_string() } else { format!("{}:{}", self.server, self.port) };
-        format!("{} {} at {server}", self.question.name.to_ascii(), rdata::type_name(self.question.record_type))
+        format!("{} {} at {server}", name::show(&self.question.name), rdata::type_name(self.question.record_type))
     }
 
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {
         let server = run.resolve_port(&self.server, self.port).await?;
-        let answer = match self.transport {
+        let answer = match &self.transport {
             Transport::Udp { attempts, tcp_fallback } => {
-                let answer = self.over_udp(run, server, attempts).await?;
+                let answer = self.over_udp(run, server, *attempts).await?;
                 run.report.truncated = answer.truncated;
                 self.show(&answer, "udp", &mut run.report);
                 if answer.truncated && !tcp_fallback {
@@ -116,6 +122,7 @@ impl Probe for Dns {
                 if answer.truncated { self.over_tcp(run, server).await? } else { answer }
             }
             Transport::Tcp => self.over_tcp(run, server).await?,
+            Transport::Tls(tls) => self.over_tls(run, server, tls).await?,
         };
         self.expect.judge(server, &self.question, &answer)
     }
@@ -126,18 +133,21 @@ fn parse_question(spec: &DnsProbe) -> Result<Question, Invalid> {
     if text.is_empty() {
         return Err(Invalid::new("query", "is missing: give a name, \".\" for the root"));
     }
-    let name = if text.is_ascii() { Name::from_ascii(text) } else { Name::from_utf8(text) };
-    let mut name = name.map_err(|error| Invalid::new("query", format!("{text:?} is not a name: {error}")))?;
+    // An internationalized name has no bytes of its own: its A-labels (RFC 5890) are what is asked for.
+    let parsed = if text.is_ascii() { name::parse(text) } else { Name::from_utf8(text).ok() };
+    let mut name = parsed.ok_or_else(|| {
+        Invalid::new("query", format!("{text:?} is not a name: labels have 1 to 63 characters, 253 in all, and an escape is \\. or \\DDD"))
+    })?;
     name.set_fqdn(true);
     let number = |field, text: &str, default, parse: fn(&str) -> Option<u16>| match text {
         "" => Ok(default),
         text => parse(text).ok_or_else(|| Invalid::new(field, format!("{text:?} is neither a name that is known nor a number"))),
     };
-    let record_type = number("type", &spec.r#type, super::wire::dns::A, rdata::type_number)?;
+    let record_type = number("type", &spec.r#type, wire::A, rdata::type_number)?;
     if matches!(record_type, 251 | 252) {
         return Err(Invalid::new("type", "a zone transfer is not a question with one answer"));
     }
-    Ok(Question { name, record_type, class: number("class", &spec.class, super::wire::dns::IN, rdata::class_number)? })
+    Ok(Question { name, record_type, class: number("class", &spec.class, wire::IN, rdata::class_number)? })
 }
 
 fn parse_transport(spec: &DnsProbe) -> Result<Transport, Invalid> {
@@ -146,7 +156,7 @@ fn parse_transport(spec: &DnsProbe) -> Result<Transport, Invalid> {
             Transport::Udp { attempts: target::number("attempts", spec.attempts, 2, 1..=10)?, tcp_fallback: !spec.no_tcp_fallback }
         }
         Ok(DnsTransport::Tcp) => Transport::Tcp,
-        Ok(DnsTransport::Tls) => return Err(Invalid::new("transport", "TLS is not there yet")),
+        Ok(DnsTransport::Tls) => Transport::Tls(Box::new(Tls::parse("dns", "tls", spec.tls.as_ref())?)),
         Err(_) => return Err(Invalid::new("transport", format!("{} is not a transport", spec.transport))),
     };
     if !matches!(transport, Transport::Udp { .. }) {
@@ -157,7 +167,7 @@ fn parse_transport(spec: &DnsProbe) -> Result<Transport, Invalid> {
             return Err(Invalid::new("no_tcp_fallback", "is for the transport UDP"));
         }
     }
-    if spec.tls.is_some() {
+    if spec.tls.is_some() && !matches!(transport, Transport::Tls(_)) {
         return Err(Invalid::new("tls", "is for the transport TLS"));
     }
     Ok(transport)
@@ -223,6 +233,18 @@ impl Dns {
         self.over_stream(run, server, &mut stream, "tcp").await
     }
 
+    /// DNS over TLS (RFC 7858), with its name in ALPN.
+    async fn over_tls(&self, run: &mut Run<'_, DnsReport>, server: SocketAddr, tls: &Tls) -> Result<Answer, Failure> {
+        run.enter(Phase::Connect);
+        let (loaded, name) = (tls.load().await?, tls.name_for(&self.server)?);
+        let stream = tcp::connect(server, run.options.source).await?;
+        run.enter(Phase::Tls);
+        let act = format!("TLS with {} ({server})", self.server);
+        let report = run.report.tls.get_or_insert_default();
+        let mut stream = loaded.connect(stream, name, &[b"dot"], &act, report).await?;
+        self.over_stream(run, server, &mut stream, "tls").await
+    }
+
     /// Asks once on a stream (RFC 7766). What comes before the answer and answers something else is ignored.
     async fn over_stream(
         &self,
@@ -273,7 +295,7 @@ fn show_record(answer: &Answer, record: &Record) -> DnsRecord {
     // Presentation forms are ASCII.
     data.truncate(MAX_DATA);
     DnsRecord {
-        name: record.name.to_ascii(),
+        name: name::show(&record.name),
         r#type: rdata::type_name(record.record_type),
         ttl: Some(stopwatch::to_proto(Duration::from_secs(record.ttl.into()))),
         data,
@@ -328,7 +350,8 @@ impl Expectations {
                 return unexpected(format!("{} the flag {flag}", if found { "with" } else { "without" }));
             }
         }
-        let asked_for = |record: &&Record| question.record_type == ANY || record.record_type == question.record_type;
+        let asked_for =
+            |record: &&Record| [ANY, record.record_type].contains(&question.record_type) && [ANY, record.class].contains(&question.class);
         let records: Vec<_> = answer.answers.iter().filter(asked_for).collect();
         let type_name = rdata::type_name(question.record_type);
         let counted = match records.len() {
@@ -345,10 +368,10 @@ impl Expectations {
             records.iter().map(|record| rdata::present(answer, record)).collect()
         };
         if let Some(missing) = self.answers.iter().find(|expected| !data.iter().any(|data| same(data, expected))) {
-            return unexpected(format!("{counted}, none of them {missing}"));
+            return unexpected(format!("{counted}, none of them \"{missing}\""));
         }
         if let Some(missing) = self.answers_match.iter().find(|regex| !data.iter().any(|data| regex.is_match(data))) {
-            return unexpected(format!("{counted}, none of them like {missing}"));
+            return unexpected(format!("{counted}, none of them like \"{missing}\""));
         }
         if !self.answers_within.is_empty() {
             let addresses: Vec<_> = records.iter().filter_map(|record| answer.address(record)).collect();

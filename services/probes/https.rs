@@ -1,28 +1,30 @@
-//! Placeholder of the kind.
+//! HTTPS: HTTP over TLS (RFC 9110 section 4.2.2). The same as [`http`](crate::http), but for the scheme that the URL must have.
 
 use vantage_contract::v1::{HttpProbe, HttpReport};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
+    http::Http,
     target::Options,
 };
 
-pub(crate) struct Https;
+/// An HTTPS probe, parsed.
+pub(crate) struct Https(Http);
 
 impl Probe for Https {
     type Spec = HttpProbe;
     type Report = HttpReport;
 
-    fn parse(_: &HttpProbe, _: &Options) -> Result<Self, Invalid> {
-        Ok(Self)
+    fn parse(spec: &HttpProbe, _: &Options) -> Result<Self, Invalid> {
+        Ok(Self(Http::parse_as("https", spec)?))
     }
 
     fn target(&self) -> String {
-        String::new()
+        self.0.target()
     }
 
-    async fn run(&self, _: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
-        Err(Failure::internal("not yet"))
+    async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
+        self.0.run(run).await
     }
 }

@@ -1,6 +1,9 @@
 //! NTP: the clock of a server beside ours.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use tokio::time::Instant;
 use vantage_contract::v1::{NtpProbe, NtpReport, Reason, TimingSource};
@@ -164,11 +167,16 @@ impl Asked {
         let nonce = Stamp(u64::from_be_bytes(random()?));
         let request = wire::request(nonce);
         let instant = stopwatch::now();
-        let departure = Stamp::of_unix(stopwatch::wall());
+        let departure = Stamp::of_unix(wall());
         let resolution = stopwatch::now().saturating_duration_since(instant);
         socket.send(&request).await?;
         Ok(Self { nonce, departure, instant, resolution })
     }
+}
+
+/// The wall clock as the time since the Unix epoch; zero where it is set before it.
+fn wall() -> Duration {
+    stopwatch::wall().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// What an answer to us says, believed or not.
@@ -180,7 +188,7 @@ fn show(packet: &Packet, report: &mut NtpReport) {
     report.root_dispersion = Some(stopwatch::to_proto(packet.root_dispersion()));
     report.reference_time = packet
         .reference
-        .to_unix(stopwatch::wall())
+        .to_unix(wall())
         .map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos: nanos.try_into().unwrap_or_default() });
     report.precision_log2_seconds = packet.precision.into();
     report.version = packet.version.into();

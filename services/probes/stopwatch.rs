@@ -1,6 +1,6 @@
 //! What the time of a run goes into: phases that follow each other without a gap and add up to the whole.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use vantage_contract::v1;
@@ -11,12 +11,10 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock, as the time since the Unix epoch (zero where it is set before it): for protocols that carry instants, and for the
-/// validity of certificates. Never subtract one reading from another.
-pub fn wall() -> Duration {
+/// The wall clock, for what protocols carry as instants: the end of a cookie, of a certificate.
+pub fn wall() -> SystemTime {
     #[expect(clippy::disallowed_methods, reason = "the one place where probes read the wall clock")]
-    let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
 }
 
 /// What a part of a run's time goes into. The names are the contract's (`Phase.name`).

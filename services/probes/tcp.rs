@@ -1,19 +1,29 @@
 //! TCP: connect, and have a conversation.
 
-use vantage_contract::v1::{TcpProbe, TcpReport, TimingSource};
+mod conversation;
+
+use vantage_contract::v1::{Reason, TcpProbe, TcpReport, TimingSource, TlsReport};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    net,
+    net::{self, stream::Stream},
     stopwatch::{self, Phase},
     target::{self, Host, Options},
+    tls::Tls,
 };
+pub(crate) use conversation::escape;
+use conversation::{Conversation, Step};
 
 /// A TCP probe, parsed.
 pub(crate) struct Tcp {
     host: Host,
     port: u16,
+    expect_closed: bool,
+    /// TLS at once after connecting.
+    tls: Option<Tls>,
+    steps: Vec<Step>,
+    max_read: usize,
 }
 
 impl Probe for Tcp {
@@ -21,7 +31,20 @@ impl Probe for Tcp {
     type Report = TcpReport;
 
     fn parse(spec: &TcpProbe, _: &Options) -> Result<Self, Invalid> {
-        Ok(Self { host: Host::parse("host", &spec.host)?, port: target::port("port", spec.port, None)? })
+        let tls = spec.tls.as_ref().map(|options| Tls::parse("tcp", "tls", Some(options))).transpose()?;
+        let steps = conversation::parse(&spec.steps, tls.is_some())?;
+        if spec.expect_closed && (tls.is_some() || !steps.is_empty()) {
+            return Err(Invalid::new("expect_closed", "means nothing together with tls or steps: a closed port says nothing"));
+        }
+        let max_read = target::number("max_read_size_bytes", spec.max_read_size_bytes, 64 << 10, 1..=16 << 20)?;
+        Ok(Self {
+            host: Host::parse("host", &spec.host)?,
+            port: target::port("port", spec.port, None)?,
+            expect_closed: spec.expect_closed,
+            tls,
+            steps,
+            max_read: usize::try_from(max_read).unwrap_or(usize::MAX),
+        })
     }
 
     fn target(&self) -> String {
@@ -29,16 +52,85 @@ impl Probe for Tcp {
     }
 
     async fn run(&self, run: &mut Run<'_, TcpReport>) -> Result<String, Failure> {
+        // Files first: what they cost is not the target's.
+        let tls = match &self.tls {
+            Some(tls) => Some((tls.load().await?, tls.name_for(&self.host)?)),
+            None => None,
+        };
+        let steps = conversation::load(&self.steps, &self.host).await?;
+
         let remote = run.resolve_port(&self.host, self.port).await?;
         run.enter(Phase::Connect);
         let before = stopwatch::now();
-        let stream = net::tcp::connect(remote, run.options.source).await?;
-        let taken = stopwatch::now() - before;
-        run.latency = Some((taken, TimingSource::User));
+        let stream = match net::tcp::connect(remote, run.options.source).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                run.report.error = error.icmp;
+                if self.expect_closed && error.failure.reason == Reason::Refused {
+                    return Ok(format!("{remote} is closed, as expected"));
+                }
+                return Err(error.failure);
+            }
+        };
+        let after = stopwatch::now();
+        run.latency = Some((after - before, TimingSource::User));
         run.report.connected = true;
-        run.report.connect_time = Some(stopwatch::to_proto(taken));
+        run.report.connect_time = Some(stopwatch::to_proto(after - before));
+        run.report.kernel_round_trip = net::tcp::kernel_round_trip(&stream).map(stopwatch::to_proto);
         run.report.local_address = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
         run.report.remote_address = remote.to_string();
-        Ok(format!("connected to {remote}"))
+        if self.expect_closed {
+            return Err(Failure::target(Reason::UnexpectedAnswer, format!("connect to {remote}: it is open, expected to be closed")));
+        }
+
+        let stream = match tls {
+            None => Stream::Plain(stream),
+            Some((tls, name)) => {
+                run.enter(Phase::Tls);
+                let report = run.report.tls.insert(TlsReport::default());
+                Stream::Tls(Box::new(tls.connect(stream, name, &[], &format!("TLS with {remote}"), report).await?))
+            }
+        };
+        if self.steps.is_empty() {
+            let secured = if self.tls.is_some() { " over TLS" } else { "" };
+            return Ok(format!("connected to {remote}{secured}"));
+        }
+        Conversation::new(stream, remote, self.max_read).hold(&self.steps, steps, run).await?;
+        Ok(format!("connected to {remote}, {} of {} steps held", run.report.completed_step_count, self.steps.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vantage_contract::v1::{Probe as Message, TcpStep, TlsOptions, tcp_step};
+
+    use super::*;
+
+    fn field_of(spec: TcpProbe) -> String {
+        let options = Options::parse(&Message::default(), Duration::from_secs(5)).unwrap();
+        let spec = TcpProbe { host: "192.0.2.1".into(), port: 1, ..spec };
+        Tcp::parse(&spec, &options).err().map(|invalid| invalid.field).unwrap_or_default()
+    }
+
+    fn steps(steps: Vec<tcp_step::Step>) -> TcpProbe {
+        TcpProbe { steps: steps.into_iter().map(|step| TcpStep { step: Some(step) }).collect(), ..TcpProbe::default() }
+    }
+
+    #[test]
+    fn a_conversation_that_cannot_be_held_is_refused_at_its_step() {
+        use tcp_step::Step::{Expect, ExpectRegex, Send, SendHex, StartTls};
+        let tls = || StartTls(TlsOptions { insecure: true, ..TlsOptions::default() });
+        assert_eq!(field_of(steps(vec![Send("QUIT\r\n".into()), SendHex("00 fF 1".into())])), "steps[1].send_hex");
+        assert_eq!(field_of(steps(vec![SendHex("xy".into())])), "steps[0].send_hex");
+        assert_eq!(field_of(steps(vec![ExpectRegex("(".into())])), "steps[0].expect_regex");
+        assert_eq!(field_of(steps(vec![Expect(String::new())])), "steps[0].expect");
+        assert_eq!(field_of(steps(vec![tls(), tls()])), "steps[1].start_tls");
+        assert_eq!(field_of(TcpProbe { steps: vec![TcpStep { step: None }], ..TcpProbe::default() }), "steps[0]");
+        assert_eq!(field_of(steps(vec![Send("x".into()); 65])), "steps");
+        assert_eq!(field_of(TcpProbe { expect_closed: true, ..steps(vec![Send("x".into())]) }), "expect_closed");
+        assert_eq!(field_of(TcpProbe { max_read_size_bytes: (16 << 20) + 1, ..TcpProbe::default() }), "max_read_size_bytes");
+        assert_eq!(field_of(steps(vec![SendHex("00 fF 12".into()), tls()])), "");
     }
 }

@@ -22,18 +22,18 @@ use tokio::{
 use super::udp::UdpServer;
 
 /// A question as it came.
-pub struct Asked {
+pub(crate) struct Asked {
     /// The message.
-    pub message: Message,
+    pub(crate) message: Message,
     /// Its number on this server, from 0, over all transports.
-    pub number: usize,
+    pub(crate) number: usize,
     /// Whether it came over TCP.
-    pub over_tcp: bool,
+    pub(crate) over_tcp: bool,
 }
 
 impl Asked {
     /// An empty answer to it.
-    pub fn answer(&self) -> Message {
+    pub(crate) fn answer(&self) -> Message {
         let mut answer = Message::new(self.message.metadata.id, MessageType::Response, OpCode::Query);
         answer.metadata.recursion_desired = self.message.metadata.recursion_desired;
         answer.add_queries(self.message.queries.clone());
@@ -41,7 +41,7 @@ impl Asked {
     }
 
     /// An answer with records, written like in a zone file: `example.com. 60 A 192.0.2.1` as name, TTL and data.
-    pub fn with(&self, records: &[(&str, u32, RData)]) -> Message {
+    pub(crate) fn with(&self, records: &[(&str, u32, RData)]) -> Message {
         let mut answer = self.answer();
         for (name, ttl, data) in records {
             answer.add_answer(record(name, *ttl, data.clone()));
@@ -50,7 +50,7 @@ impl Asked {
     }
 
     /// An answer with an rcode alone.
-    pub fn refused_as(&self, rcode: ResponseCode) -> Message {
+    pub(crate) fn refused_as(&self, rcode: ResponseCode) -> Message {
         let mut answer = self.answer();
         answer.metadata.response_code = rcode;
         answer
@@ -58,40 +58,45 @@ impl Asked {
 }
 
 /// A record.
-pub fn record(name: &str, ttl: u32, data: RData) -> Record {
+pub(crate) fn record(name: &str, ttl: u32, data: RData) -> Record {
     Record::from_rdata(Name::from_str(name).expect("a name"), ttl, data)
 }
 
 /// An A record's data.
-pub fn a(address: [u8; 4]) -> RData {
+pub(crate) fn a(address: [u8; 4]) -> RData {
     RData::A(std::net::Ipv4Addr::from(address).into())
 }
 
 /// An AAAA record's data.
-pub fn aaaa(address: &str) -> RData {
+pub(crate) fn aaaa(address: &str) -> RData {
     RData::AAAA(address.parse::<std::net::Ipv6Addr>().expect("an address").into())
 }
 
 /// A message's bytes.
-pub fn bytes(message: &Message) -> Vec<u8> {
+pub(crate) fn bytes(message: &Message) -> Vec<u8> {
     message.to_vec().expect("a message that can be written")
 }
 
 /// A server on one port of loopback, over UDP and TCP. Ends when dropped.
-pub struct DnsServer {
+pub(crate) struct DnsServer {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// How many questions it got.
-    pub count: Arc<AtomicUsize>,
+    pub(crate) count: Arc<AtomicUsize>,
     _udp: UdpServer,
     tcp: JoinHandle<()>,
 }
 
 impl DnsServer {
     /// Starts a server; the script gives the raw answers to each question.
-    pub async fn start(script: impl FnMut(&Asked) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+    pub(crate) async fn start(script: impl FnMut(&Asked) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        Self::start_at("127.0.0.1:0", script).await
+    }
+
+    /// Starts a server at an address, whose port may be 0.
+    pub(crate) async fn start_at(address: &str, script: impl FnMut(&Asked) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         let (udp, listener) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+            let udp = UdpSocket::bind(address).await.expect("bind");
             if let Ok(listener) = TcpListener::bind(udp.local_addr().expect("an address")).await {
                 break (udp, listener);
             }
@@ -128,12 +133,12 @@ impl DnsServer {
     }
 
     /// Starts a server that gives one well-made answer to each question.
-    pub async fn honest(mut script: impl FnMut(&Asked) -> Message + Send + 'static) -> Self {
+    pub(crate) async fn honest(mut script: impl FnMut(&Asked) -> Message + Send + 'static) -> Self {
         Self::start(move |asked| vec![bytes(&script(asked))]).await
     }
 
     /// How many questions came.
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 }

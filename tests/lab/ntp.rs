@@ -7,14 +7,14 @@ use vantage_probes::wire::ntp::{Packet, Stamp};
 use super::udp::UdpServer;
 
 /// Our clock, as a server that runs ahead of it has it.
-pub fn clock(ahead: Duration) -> Stamp {
+pub(crate) fn clock(ahead: Duration) -> Stamp {
     #[expect(clippy::disallowed_methods, reason = "a server has a clock")]
     let now = SystemTime::now();
     Stamp::of_unix(now.duration_since(UNIX_EPOCH).expect("a clock after 1970") + ahead)
 }
 
 /// The answer of a stratum 3 server in step with us, to this request.
-pub fn in_step(request: &[u8]) -> Packet {
+pub(crate) fn in_step(request: &[u8]) -> Packet {
     let request = Packet::decode(request).expect("the probe's request is an NTP packet");
     assert_eq!((request.mode, request.version, request.leap, request.stratum), (3, 4, 0, 0));
     let now = clock(Duration::ZERO);
@@ -35,7 +35,7 @@ pub fn in_step(request: &[u8]) -> Packet {
 }
 
 /// A server whose answers are those of [`in_step`], changed by a script that gets the number of the request.
-pub async fn server(mut change: impl FnMut(usize, &mut Packet) + Send + 'static) -> UdpServer {
+pub(crate) async fn server(mut change: impl FnMut(usize, &mut Packet) + Send + 'static) -> UdpServer {
     UdpServer::start(move |number, request| {
         let mut packet = in_step(request);
         change(number, &mut packet);

@@ -6,27 +6,27 @@ use vantage_contract::v1::{self, Outcome, Probe, Reason, probe::Kind, probe_resu
 use vantage_probes::{Gate, OpenGate, Plan, Sight, World};
 
 /// A probe of this kind with a timeout that no healthy loopback needs.
-pub fn probe(kind: Kind) -> Probe {
+pub(crate) fn probe(kind: Kind) -> Probe {
     Probe { timeout: Some(prost_types::Duration { seconds: 20, nanos: 0 }), kind: Some(kind), ..Probe::default() }
 }
 
 /// A probe of this kind that has to wait for its timeout: a short one.
-pub fn hasty(kind: Kind) -> Probe {
+pub(crate) fn hasty(kind: Kind) -> Probe {
     Probe { timeout: Some(prost_types::Duration { seconds: 0, nanos: 300_000_000 }), ..probe(kind) }
 }
 
 /// Runs a probe; whatever it saw, its phases add up to its duration and are not longer than its timeout allows.
-pub async fn run(probe: &Probe) -> Sight {
+pub(crate) async fn run(probe: &Probe) -> Sight {
     run_behind(probe, Arc::new(OpenGate)).await
 }
 
 /// Runs a probe behind a gate.
-pub async fn run_behind(probe: &Probe, gate: Arc<dyn Gate>) -> Sight {
+pub(crate) async fn run_behind(probe: &Probe, gate: Arc<dyn Gate>) -> Sight {
     run_in(probe, &World::new(gate)).await
 }
 
 /// Runs a probe in a world.
-pub async fn run_in(probe: &Probe, world: &World) -> Sight {
+pub(crate) async fn run_in(probe: &Probe, world: &World) -> Sight {
     let plan = Plan::parse(probe).expect("the probe is valid");
     let sight = plan.run(world).await;
     assert_eq!(sight.phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), sight.duration, "{sight:?}");
@@ -34,12 +34,12 @@ pub async fn run_in(probe: &Probe, world: &World) -> Sight {
 }
 
 /// The field that is wrong with a probe.
-pub fn invalid(probe: &Probe) -> String {
+pub(crate) fn invalid(probe: &Probe) -> String {
     Plan::parse(probe).err().expect("the probe is not valid").field
 }
 
 /// Asserts a pass and gives the report.
-pub trait Verdict {
+pub(crate) trait Verdict {
     /// It passed.
     fn passed(self) -> Report;
     /// It failed, or is undetermined, for this reason; the report is an empty one where there is none.

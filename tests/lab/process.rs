@@ -14,20 +14,20 @@ use tokio::{
 
 use super::monitor::PATIENCE;
 
-pub const MANAGER: &str = env!("CARGO_BIN_EXE_vantage-manager");
-pub const MONITOR: &str = env!("CARGO_BIN_EXE_vantage-monitor");
+pub(crate) const MANAGER: &str = env!("CARGO_BIN_EXE_vantage-manager");
+pub(crate) const MONITOR: &str = env!("CARGO_BIN_EXE_vantage-monitor");
 
 /// What a program that has ended left.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     /// Its stdout as one JSON object a line.
-    pub fn json_lines(&self) -> Vec<Value> {
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 }
@@ -39,7 +39,7 @@ fn command(program: &str, arguments: &[&str]) -> Command {
 }
 
 /// Runs a program to its end.
-pub async fn run(program: &str, arguments: &[&str]) -> Ended {
+pub(crate) async fn run(program: &str, arguments: &[&str]) -> Ended {
     let output = tokio::time::timeout(PATIENCE, command(program, arguments).output());
     let output = output.await.unwrap_or_else(|_| panic!("{program} {arguments:?}: no end within {PATIENCE:?}")).unwrap();
     Ended {
@@ -50,14 +50,14 @@ pub async fn run(program: &str, arguments: &[&str]) -> Ended {
 }
 
 /// A program that runs. It is killed when this is dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     stderr: tokio::task::JoinHandle<String>,
 }
 
 impl Running {
-    pub fn start(program: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
         let mut child = command(program, arguments).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut errors = child.stderr.take().unwrap();
@@ -70,32 +70,32 @@ impl Running {
     }
 
     /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it still runs")
     }
 
     /// The next line of its stdout; none: it has closed it.
-    pub async fn line(&mut self) -> Option<String> {
+    pub(crate) async fn line(&mut self) -> Option<String> {
         self.line_within(PATIENCE).await.expect("a line within the patience of a test")
     }
 
     /// The next line of its stdout, if it comes within a time.
-    pub async fn line_within(&mut self, time: Duration) -> Option<Option<String>> {
+    pub(crate) async fn line_within(&mut self, time: Duration) -> Option<Option<String>> {
         tokio::time::timeout(time, self.lines.next_line()).await.ok().map(Result::unwrap)
     }
 
     /// The next line, as JSON.
-    pub async fn json(&mut self) -> Value {
+    pub(crate) async fn json(&mut self) -> Value {
         let line = self.line().await.expect("a line, not the end");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.id()).unwrap()), signal).unwrap();
     }
 
     /// Waits for its end: its exit code, what was left of its stdout, and all of its stderr.
-    pub async fn ended(mut self) -> Ended {
+    pub(crate) async fn ended(mut self) -> Ended {
         let mut stdout = String::new();
         while let Some(line) = self.line().await {
             stdout.push_str(&line);
@@ -107,19 +107,19 @@ impl Running {
 }
 
 /// A port on loopback that nobody listens on just now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Writes a file into a folder, and returns its path as text.
-pub fn write(folder: &Path, name: &str, text: &str) -> String {
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
 /// The resident memory of a process, in bytes.
-pub fn resident_bytes(id: u32) -> u64 {
+pub(crate) fn resident_bytes(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024

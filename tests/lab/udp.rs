@@ -5,26 +5,26 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::UdpSocket, task::JoinHandle};
 
 /// A UDP server on loopback that answers each datagram with what its script says. Ends when dropped.
-pub struct UdpServer {
+pub(crate) struct UdpServer {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl UdpServer {
     /// Starts a server on 127.0.0.1. The script gets the number of the datagram, from 0, and its bytes, and gives the answers to it.
-    pub async fn start(script: impl FnMut(usize, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+    pub(crate) async fn start(script: impl FnMut(usize, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         Self::start_at("127.0.0.1:0", script).await
     }
 
     /// Starts a server at an address.
-    pub async fn start_at(address: &str, mut script: impl FnMut(usize, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+    pub(crate) async fn start_at(address: &str, mut script: impl FnMut(usize, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         let socket = UdpSocket::bind(address).await.expect("bind");
         Self::serve(socket, move |number, bytes, _| script(number, bytes))
     }
 
     /// Serves on a socket; the script also gets the socket and the client, to answer in its own way.
-    pub fn serve(
+    pub(crate) fn serve(
         socket: UdpSocket,
         mut script: impl FnMut(usize, &[u8], (&Arc<UdpSocket>, SocketAddr)) -> Vec<Vec<u8>> + Send + 'static,
     ) -> Self {
@@ -43,7 +43,7 @@ impl UdpServer {
     }
 
     /// A server that never answers.
-    pub async fn silent() -> Self {
+    pub(crate) async fn silent() -> Self {
         Self::start(|_, _| Vec::new()).await
     }
 }
@@ -55,15 +55,15 @@ impl Drop for UdpServer {
 }
 
 /// A port of 127.0.0.1 where nobody listens: kept by a connected socket of ours, so that nobody else takes it meanwhile.
-pub struct ClosedPort {
+pub(crate) struct ClosedPort {
     /// The port.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _held: std::net::UdpSocket,
 }
 
 impl ClosedPort {
     /// Finds one. A datagram to it finds no socket, since ours hears only its peer, and the kernel answers port unreachable.
-    pub fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let held = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         held.connect("127.0.0.1:9").expect("connect");
         Self { address: held.local_addr().expect("an address"), _held: held }

@@ -14,6 +14,8 @@ pub fn tell(alert: &Alert) {
 
 fn tell_check(alert: &CheckAlert) {
     let CheckAlert { check, kind, target, from, to, failing_count, determined_count, monitor, reason, summary } = alert;
+    // Not `target`: that is the name of tracing's own field, and one JSON object would have it twice.
+    let probed = target;
     let (was, state) = (from.map_or("", State::word), to.word());
     // The levels of tracing are constants, so the line is written twice.
     if *to == State::Up {
@@ -21,7 +23,7 @@ fn tell_check(alert: &CheckAlert) {
             alert = "check",
             check,
             kind,
-            target,
+            probed,
             state,
             was,
             failing_count,
@@ -35,7 +37,7 @@ fn tell_check(alert: &CheckAlert) {
             alert = "check",
             check,
             kind,
-            target,
+            probed,
             state,
             was,
             failing_count,

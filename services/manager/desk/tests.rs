@@ -1,7 +1,14 @@
 //! The desk, with time in hand: tokio's clock stands still unless it is moved.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
+use proptest::prelude::*;
 use tokio::time::Instant;
 use vantage_contract::v1::{self, Outcome, ProbeResult, Reason, probe::Kind};
 use vantage_daemon::clock;
@@ -197,6 +204,35 @@ fn a_range_of_skipped_runs_counts_as_many() {
     assert_eq!(totals[&("skipped".into(), "monitor_down".into())], 7);
 }
 
+proptest! {
+    #[test]
+    fn what_people_are_told_is_always_a_change_of_what_they_were_told_before(
+        events in prop::collection::vec((0u8..8, 0u64..40), 1..120),
+    ) {
+        let mut scene = Scene::new();
+        let mut told = None;
+        for (event, seconds) in events {
+            let mut alerts = scene.wait(seconds);
+            let monitor = if event % 2 == 0 { "a" } else { "b" };
+            alerts.extend(match event {
+                0 | 1 => scene.comes(monitor, Outcome::Passed),
+                2 | 3 => scene.comes(monitor, Outcome::Failed),
+                4 | 5 => scene.comes(monitor, Outcome::Undetermined),
+                _ => scene.link(monitor, seconds % 2 == 0),
+            });
+            for alert in alerts {
+                if let Alert::Check(CheckAlert { from, to, failing_count, determined_count, .. }) = alert {
+                    prop_assert!(from == told || (told.is_none() && from == Some(State::Up)), "{from:?} after {told:?}");
+                    prop_assert_ne!(from, Some(to));
+                    prop_assert_eq!(to == State::Down, failing_count > 0 && failing_count == determined_count);
+                    prop_assert_eq!(to == State::Unknown, determined_count == 0);
+                    told = Some(to);
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn only_new_results_are_returned_and_told_and_sessions_say_how_far() {
     let desk = desk();
@@ -227,8 +263,11 @@ async fn holes_and_unnumbered_results_are_counted() {
 async fn what_was_begun_is_ended_though_the_caller_leaves() {
     let desk: Desk = desk();
     let mut events = desk.subscribe();
-    let taking = desk.take(vec![result("c", 1, Outcome::Passed)]);
-    // One poll hands the work over; then the caller is gone.
-    assert!(tokio::time::timeout(Duration::ZERO, taking).await.is_err());
+    {
+        // One poll hands the work over; then the caller is gone.
+        let mut taking = pin!(desk.take(vec![result("c", 1, Outcome::Passed)]));
+        let polled = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+    }
     assert_eq!(events.recv().await.unwrap().sequence, 1);
 }

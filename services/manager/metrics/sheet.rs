@@ -63,16 +63,25 @@ impl Sheet {
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Info(_) => MetricType::Info,
             };
+            // A family of no labels would be written as `name{}`: right, but nobody writes it so.
             let mut metric = encoder.encode_descriptor(name, &family.help, family.unit.as_ref(), kind)?;
             match &family.samples {
                 Samples::Gauge(samples) => {
                     for (labels, value) in samples {
-                        metric.encode_family(labels)?.encode_gauge(value)?;
+                        if labels.is_empty() {
+                            metric.encode_gauge(value)?;
+                        } else {
+                            metric.encode_family(labels)?.encode_gauge(value)?;
+                        }
                     }
                 }
                 Samples::Counter(samples) => {
                     for (labels, value) in samples {
-                        metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+                        if labels.is_empty() {
+                            metric.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+                        } else {
+                            metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+                        }
                     }
                 }
                 Samples::Info(samples) => {

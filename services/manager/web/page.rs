@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     desk::{CheckView, Desk, LineView, LinkView, Snapshot},
-    state::State,
+    state::{self, State},
     store::Query,
     words,
 };
@@ -59,7 +59,7 @@ fn render(snapshot: &Snapshot, histories: &[Vec<Arc<ProbeResult>>]) -> String {
         "<label id=\"filter\" hidden>Filter <input type=\"search\" autocomplete=\"off\" spellcheck=\"false\"></label></header>\n<main>\n",
     ));
     summary(&mut html, snapshot);
-    html.markup("<div class=\"scroll\"><table id=\"checks\">\n<caption>Checks</caption>\n<thead><tr>");
+    html.markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Checks\"><table id=\"checks\">\n<caption>Checks</caption>\n<thead><tr>");
     html.markup("<th scope=\"col\">State</th><th scope=\"col\">Check</th><th scope=\"col\">Monitor</th><th scope=\"col\">Last result</th>");
     html.markup("<th scope=\"col\" class=\"number\">Latency</th><th scope=\"col\">Recent</th><th scope=\"col\" class=\"number\">Age</th></tr></thead>\n");
     let mut histories = histories.iter();
@@ -126,7 +126,9 @@ fn result(html: &mut Html, line: &LineView, history: &[Arc<ProbeResult>]) {
     let latency = last.latency.and_then(|latency| latency.try_into().ok());
     html.markup("<td class=\"number\">").text(&latency.map(super::words::precise).unwrap_or_else(|| "–".to_owned())).markup("</td><td>");
     strip::draw(html, history);
-    html.markup("</td><td class=\"number age\">").text(&age(line.age)).markup(if line.fresh { "" } else { " (old)" }).markup("</td>");
+    // A result that says nothing about the target is not old, it just has no say.
+    let old = !line.fresh && state::say(last.outcome).is_some();
+    html.markup("</td><td class=\"number age\">").text(&age(line.age)).markup(if old { " (old)" } else { "" }).markup("</td>");
 }
 
 fn monitors(html: &mut Html, links: &[LinkView]) {

@@ -4,21 +4,26 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// A duration with a unit: "250ms", "10s", "1m 30s", "7d".
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = |error| format!("{text:?} {error}");
+/// A duration with a unit ("250ms", "10s", "1m 30s", "7d"), in range.
+fn parse_duration(text: &str, least_millis: u64, most_millis: u64) -> Result<Duration, String> {
+    let wrong = |error: String| format!("{text:?} {error}");
     let duration = vantage_contract::duration::parse(text).map_err(|error| wrong(error.to_string()))?;
-    Duration::try_from(duration).map_err(|error| wrong(error.to_string()))
+    let duration = Duration::try_from(duration).map_err(|error| wrong(error.to_string()))?;
+    let (least, most) = (Duration::from_millis(least_millis), Duration::from_millis(most_millis));
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    Err(format!("must be {least:?} to {most:?}, is {duration:?}"))
 }
 
 /// A duration from `LEAST` to `MOST` milliseconds.
 pub(super) fn duration<'de, const LEAST: u64, const MOST: u64, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let duration = parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)?;
-    let (least, most) = (Duration::from_millis(LEAST), Duration::from_millis(MOST));
-    if (least..=most).contains(&duration) {
-        return Ok(duration);
-    }
-    Err(D::Error::custom(format!("must be {least:?} to {most:?}, is {duration:?}")))
+    parse_duration(&String::deserialize(from)?, LEAST, MOST).map_err(D::Error::custom)
+}
+
+/// How long draining may take, as `Settings::drain_timeout` says.
+pub(crate) fn parse_drain_timeout(text: &str) -> Result<Duration, String> {
+    parse_duration(text, 0, super::HOUR)
 }
 
 /// A number from `LEAST` to `MOST`.

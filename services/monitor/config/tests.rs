@@ -1,7 +1,7 @@
 use super::*;
 
 fn read(json: &str) -> Result<Settings, String> {
-    serde_json::from_str(json).map_err(|error| error.to_string())
+    parse(json)
 }
 
 #[test]
@@ -24,17 +24,18 @@ fn every_default_lies_in_its_own_range() {
 #[test]
 fn what_is_wrong_is_told_with_line_and_column() {
     let refused = |json| read(json).unwrap_err();
-    assert!(refused("{\n  \"limit\": {}\n}").starts_with("unknown field `limit`, expected one of `name`, `listen`"));
+    assert!(refused("{\n  \"limit\": {}\n}").starts_with("limit: unknown field `limit`, expected one of `name`, `listen`"));
     assert!(refused("{\n  \"limit\": {}\n}").ends_with("at line 2 column 9"));
-    assert_eq!(refused(r#"{"limits": {"in_flight": 0}}"#), "must be 1 to 100000, is 0 at line 1 column 27");
-    assert_eq!(refused(r#"{"keepalive": {"interval": "10ms"}}"#), "must be 1s to 3600s, is 10ms at line 1 column 34");
-    assert!(refused(r#"{"drain_timeout": "10"}"#).starts_with(r#""10" has no unit; write it like"#));
-    assert!(refused(r#"{"listen": "localhost"}"#).starts_with(r#""localhost" is not address:port"#));
-    assert!(refused(r#"{"http_listen": "none"}"#).starts_with(r#""none" is neither address:port nor "off""#));
+    assert_eq!(refused(r#"{"limits": {"in_flight": 0}}"#), "limits.in_flight: must be 1 to 100000, is 0 at line 1 column 27");
+    assert_eq!(refused(r#"{"keepalive": {"interval": "10ms"}}"#), "keepalive.interval: must be 1s to 3600s, is 10ms at line 1 column 34");
+    assert!(refused(r#"{"drain_timeout": "10"}"#).starts_with(r#"drain_timeout: "10" has no unit; write it like"#));
+    assert!(refused(r#"{"listen": "localhost"}"#).starts_with(r#"listen: "localhost" is not address:port"#));
+    assert!(refused(r#"{"http_listen": "none"}"#).starts_with(r#"http_listen: "none" is neither address:port nor "off""#));
     assert!(refused(r#"{"name": "two\nlines"}"#).contains("is not a name"));
-    assert!(refused(r#"{"tls": {"certificate_file": "a.pem"}}"#).starts_with("missing field `key_file`"));
+    assert!(refused(r#"{"tls": {"certificate_file": "a.pem"}}"#).starts_with("tls: missing field `key_file`"));
     assert!(refused(r#"{"policy": {"networks": {"deny": ["10.0.0.1/8"]}}}"#).contains("write 10.0.0.0/8 at line 1 column"));
-    assert!(refused(r#"{"token_file": ""}"#).starts_with("the name of a file is empty"));
+    assert!(refused("{} {}").starts_with("trailing characters at line 1"));
+    assert!(refused(r#"{"token_file": ""}"#).starts_with("token_file: the name of a file is empty"));
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn a_file_that_is_missing_or_wrong_is_named() {
     let file = folder.path().join("monitor.json");
     fs::write(&file, "{\"name\": }").unwrap();
     let error = Settings::load(&file).unwrap_err();
-    assert!(error.message.contains("monitor.json: expected value at line 1 column 10"), "{error}");
+    assert!(error.message.contains("monitor.json: name: expected value at line 1 column 10"), "{error}");
 }
 
 #[test]

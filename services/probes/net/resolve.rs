@@ -24,7 +24,10 @@ use crate::{
     run::permit,
     stopwatch,
     target::{Family, Gate, Host, Options},
-    wire::dns::{A, AAAA, Answer, IN, Manner, Question},
+    wire::{
+        dns::{A, AAAA, Answer, IN, Manner, Question},
+        name, rdata,
+    },
 };
 
 /// How many questions may be under way at once, in a process; each has a socket. More wait for their turn.
@@ -104,7 +107,7 @@ impl Resolver {
             Host::Address(address) => return Err(not_resolved(format!("{address} is not {}", family_name(family)))),
             Host::Name(text) => text,
         };
-        let name = Name::from_ascii(text).map_err(|error| not_resolved(format!("resolve {text}: {error}")))?;
+        let name = name::parse(text).ok_or_else(|| not_resolved(format!("resolve {text}: it is not a name")))?;
         // With a few milliseconds left, a sentence that names the server is worth more than the last of the wait.
         let left = deadline.saturating_duration_since(stopwatch::now());
         let end = deadline - (left / 10).min(Duration::from_millis(5));
@@ -245,7 +248,7 @@ impl Resolver {
         if matches!(answer.rcode, 0 | 3) {
             return Ok(answer);
         }
-        let rcode = crate::wire::rdata::rcode_name(answer.rcode);
+        let rcode = rdata::rcode_name(answer.rcode);
         Err(Failure::new(Reason::UnexpectedAnswer, Attribution::Resolver, format!("{server} answered {rcode}")))
     }
 }

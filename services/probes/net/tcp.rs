@@ -3,40 +3,156 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
+    time::Duration,
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{setsockopt, sockopt},
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::TcpStream;
+use vantage_contract::v1::{Attribution, IcmpError, Reason};
 
-use crate::failure::{Failure, Moment};
+use crate::{
+    failure::{Failure, Moment},
+    net::errqueue,
+};
+
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+pub struct ConnectError {
+    /// The failure.
+    pub failure: Failure,
+    /// The ICMP error that it came from. None: another cause.
+    pub icmp: Option<IcmpError>,
+}
+
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        Self { failure, icmp: None }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        error.failure
+    }
+}
 
 /// Connects to `remote`, from `source` where given. An error says whether it was ours (no route, no descriptors, no permission) or came
-/// back from the network: `connect` fails at once for the former, and through `SO_ERROR` for the latter.
-pub async fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Failure> {
+/// back from the network: `connect` fails at once for the former, and through the socket's error, with the ICMP message that caused it in
+/// the error queue, for the latter.
+pub async fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
     let act = || format!("connect to {remote}");
-    let at_once = |error: &io::Error| Failure::of_io(act(), error, Moment::AtOnce);
+    let at_once = |error: io::Error| Failure::of_io(act(), &error, Moment::AtOnce);
 
-    let socket = Socket::new(Domain::for_address(remote), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
-        .map_err(|error| at_once(&error))?;
-    socket.set_tcp_nodelay(true).map_err(|error| at_once(&error))?;
+    let socket = Socket::new(Domain::for_address(remote), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP)).map_err(at_once)?;
+    socket.set_tcp_nodelay(true).map_err(at_once)?;
+    errqueue::enable(&socket, remote.ip()).map_err(at_once)?;
     if let Some(source) = source {
+        // The port is chosen when connecting: only then does the kernel know that a port may serve several destinations.
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(|errno| at_once(errno.into()))?;
         socket
             .bind(&SockAddr::from(SocketAddr::new(source, 0)))
             .map_err(|error| Failure::of_io(format!("bind to {source}"), &error, Moment::AtOnce))?;
     }
-    let later = match socket.connect(&SockAddr::from(remote)) {
+    let pending = match socket.connect(&SockAddr::from(remote)) {
         Ok(()) => false,
-        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => true,
-        // Loopback answers a SYN within the call itself: refused at once is still the target's word.
-        Err(error) => return Err(at_once(&error)),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINPROGRESS) => true,
+            // With a route and a source address, all that can be missing is a free port (connect(2)).
+            Some(Errno::EADDRNOTAVAIL) if remote.is_ipv4() || source.is_some() => {
+                let sentence = format!("{}: no local port is free", act());
+                return Err(Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence).into());
+            }
+            // Loopback answers a SYN within the call itself: refused at once is still the target's word.
+            _ => return Err(at_once(error).into()),
+        },
     };
-    let stream = TcpStream::from_std(socket.into()).map_err(|error| at_once(&error))?;
-    if later {
-        stream.writable().await.map_err(|error| Failure::of_io(act(), &error, Moment::Later))?;
-        if let Some(error) = stream.take_error().map_err(|error| at_once(&error))? {
-            return Err(Failure::of_io(act(), &error, Moment::Later));
+    let stream = TcpStream::from_std(socket.into()).map_err(at_once)?;
+    if pending {
+        stream.writable().await.map_err(at_once)?;
+        if let Some(error) = stream.take_error().map_err(at_once)? {
+            return Err(refused(&stream, remote, &error));
         }
     }
+    // Without a listener a port of loopback can be given to its own caller, who then talks to itself (a simultaneous open, RFC 9293
+    // section 3.5): nobody is there.
+    if stream.local_addr().is_ok_and(|local| local == remote) {
+        return Err(Failure::of_io(act(), &Errno::ECONNREFUSED.into(), Moment::Later).into());
+    }
+    // From here on an ICMP error is a hint that TCP may outlive (RFC 1122 section 4.2.3.9), as long as nobody asks for it.
+    match remote {
+        SocketAddr::V4(_) => setsockopt(&stream, sockopt::Ipv4RecvErr, &false),
+        SocketAddr::V6(_) => setsockopt(&stream, sockopt::Ipv6RecvErr, &false),
+    }
+    .map_err(|errno| at_once(errno.into()))?;
     Ok(stream)
+}
+
+/// A connection that failed later: by an ICMP message, if the queue has one, or by what the socket says.
+fn refused(stream: &TcpStream, remote: SocketAddr, error: &io::Error) -> ConnectError {
+    let act = format!("connect to {remote}");
+    match errqueue::take_error(stream) {
+        Ok(Some(queued)) => ConnectError { failure: queued.failure(act, remote.ip()), icmp: queued.to_proto() },
+        // A reset in answer to a SYN is a refusal; Linux says so itself, but not where the SYN had been answered.
+        Ok(None) | Err(_) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => {
+            Failure::target(Reason::Refused, format!("{act}: connection reset while connecting")).into()
+        }
+        Ok(None) | Err(_) => Failure::of_io(act, error, Moment::Later).into(),
+    }
+}
+
+/// The kernel's smoothed round trip of a connection (`TCP_INFO`, tcp(7)), in whole microseconds. None where it has none yet.
+pub fn kernel_round_trip(stream: &TcpStream) -> Option<Duration> {
+    // SAFETY: `tcp_info` is a C struct of integers, for which all zeroes is a value.
+    #[expect(unsafe_code, reason = "neither nix nor socket2 reads TCP_INFO")]
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the descriptor is open as long as `stream` lives; the kernel writes at most `length` bytes into `info`, which has that many,
+    // and leaves those that it does not know as they are.
+    #[expect(unsafe_code, reason = "neither nix nor socket2 reads TCP_INFO")]
+    let status = unsafe {
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, std::ptr::from_mut(&mut info).cast(), &raw mut length)
+    };
+    (status == 0 && info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_a_round_trip_in_the_kernel() {
+        let listener = TcpListener::bind(loopback(0)).unwrap();
+        let stream = connect(listener.local_addr().unwrap(), None).await.unwrap();
+        let taken = kernel_round_trip(&stream).unwrap();
+        assert!(taken > Duration::ZERO && taken < Duration::from_secs(1), "{taken:?}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_refuses() {
+        let port = TcpListener::bind(loopback(0)).unwrap().local_addr().unwrap().port();
+        let error = connect(loopback(port), None).await.unwrap_err();
+        assert_eq!((error.failure.reason, error.failure.attribution), (Reason::Refused, Attribution::Target));
+        assert_eq!(error.icmp, None);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_ours_is_our_own_fault() {
+        let listener = TcpListener::bind(loopback(0)).unwrap();
+        let source = Some(IpAddr::from([192, 0, 2, 77]));
+        let error = connect(listener.local_addr().unwrap(), source).await.unwrap_err();
+        assert_eq!((error.failure.reason, error.failure.attribution), (Reason::LocalNetwork, Attribution::Vantage));
+        assert!(error.failure.sentence.starts_with("bind to 192.0.2.77"), "{}", error.failure.sentence);
+    }
 }

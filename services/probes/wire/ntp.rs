@@ -285,6 +285,30 @@ mod tests {
         }
     }
 
+    fn captured(hex: &str) -> Packet {
+        let bytes: Vec<_> =
+            hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+        let packet = Packet::decode(&bytes).unwrap();
+        assert_eq!(packet.encode()[3..], bytes[3..]);
+        packet
+    }
+
+    #[test]
+    fn real_answers_of_chrony_are_read_whole() {
+        // chronyd 4.3 with `local stratum 5`, on 22 November 2026.
+        let answer = captured("240500e600000000000000007f7f0101eead65377f9366dc0123456789abcdefeead653cb6d12db9eead653cb6d4d99e");
+        assert_eq!((answer.leap, answer.version, answer.mode, answer.stratum, answer.precision), (0, 4, 4, 5, -26));
+        assert_eq!((answer.reference_id().as_str(), answer.origin), ("127.127.1.1", Stamp(0x0123_4567_89ab_cdef)));
+        assert_eq!(answer.transmit.to_unix(Duration::ZERO), Some((1_795_352_252, 714_185_334)));
+        assert_eq!(answer.check(), Ok(()));
+
+        // The same without a source of time.
+        let answer = captured("e40000e600010000000100000000000000000000000000000123456789abcdefeead653cb6dc4d9deead653cb6de08d6");
+        assert_eq!((answer.leap, answer.stratum, answer.kiss_code()), (3, 0, None));
+        assert_eq!((answer.root_delay(), answer.root_distance()), (Duration::from_secs(1), Duration::from_millis(1500)));
+        assert!(matches!(answer.check(), Err(Fault::Unsynchronized(_))));
+    }
+
     #[test]
     fn a_good_answer_passes_and_each_bad_field_is_named() {
         assert_eq!(good().check(), Ok(()));

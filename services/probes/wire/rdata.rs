@@ -7,7 +7,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::dns::{Answer, IN, Reader, Record};
+use super::{
+    dns::{Answer, IN, Reader, Record},
+    name,
+};
 
 /// Rcodes by number.
 const RCODES: &[(u16, &str)] = &[
@@ -190,7 +193,7 @@ pub(crate) fn present(answer: &Answer, record: &Record) -> String {
 impl Part {
     fn present(self, data: &mut Reader<'_>, words: &mut Vec<String>) -> Option<()> {
         let word = match self {
-            Self::Name => data.name()?.to_ascii(),
+            Self::Name => name::show(&data.name()?),
             Self::U8 => data.u8()?.to_string(),
             Self::U16 => data.u16()?.to_string(),
             Self::U32 => data.u32()?.to_string(),

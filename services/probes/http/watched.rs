@@ -1,0 +1,268 @@
+//! A connection that notes when the request had left and when the answer began, how it ended, and how much came: what hyper keeps to itself.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use super::connection::MAX_INTERIM;
+use crate::stopwatch;
+
+/// The preface of a client of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: u64 = 24;
+
+/// What was noted.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Whether all of the request has been handed to the connection.
+    pub(super) handed: bool,
+    /// When the last of the request left.
+    pub(super) sent: Option<Instant>,
+    /// When the first of the answer came.
+    pub(super) answered: Option<Instant>,
+    /// How it ended; none: it goes on.
+    pub(super) end: Option<End>,
+    /// The first bytes of the answer.
+    pub(super) beginning: Vec<u8>,
+    /// Bytes that came.
+    pub(super) read: u64,
+    /// Bytes that may come.
+    pub(super) budget: u64,
+    /// Interim answers (1xx) that came.
+    pub(super) interim: u32,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The other side closed it.
+    Closed,
+    /// With an error. The error itself is here, hyper has a copy.
+    Broken(io::Error),
+    /// More came than may come.
+    OverBudget,
+}
+
+/// Notes that the connection and its owner share.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shared(Arc<Mutex<Notes>>);
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How requests and answers begin and end on the wire.
+pub(super) enum Framing {
+    /// HTTP/1.1: the request is out when it has been handed over and flushed; the first byte begins the answer.
+    One,
+    /// HTTP/2: other frames go to and fro, so frames are told apart.
+    Two { outgoing: Frames, incoming: Frames },
+}
+
+impl Framing {
+    pub(super) fn two() -> Self {
+        Self::Two { outgoing: Frames { rest: PREFACE, ..Frames::default() }, incoming: Frames::default() }
+    }
+}
+
+/// The connection.
+pub(super) struct Watched<S> {
+    stream: S,
+    framing: Framing,
+    notes: Shared,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, framing: Framing, notes: Shared) -> Self {
+        Self { stream, framing, notes }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, framing, notes } = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(stream).poll_read(cx, buffer);
+        if polled.is_pending() {
+            return Poll::Pending;
+        }
+        let mut notes = notes.lock();
+        if let Poll::Ready(Err(error)) = polled {
+            let copy = copy_of(&error);
+            notes.end.get_or_insert(End::Broken(error));
+            return Poll::Ready(Err(copy));
+        }
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if came.is_empty() {
+            notes.end.get_or_insert(End::Closed);
+            return Poll::Ready(Ok(()));
+        }
+        notes.read += came.len() as u64;
+        if notes.read > notes.budget || notes.interim > MAX_INTERIM {
+            notes.end.get_or_insert(End::OverBudget);
+            return Poll::Ready(Err(io::Error::other("more came than may come")));
+        }
+        let room = 64_usize.saturating_sub(notes.beginning.len()).min(came.len());
+        notes.beginning.extend_from_slice(came.get(..room).unwrap_or_default());
+        let begins = match framing {
+            Framing::One => true,
+            Framing::Two { incoming, .. } => incoming.feed(came, |frame| !frame.is_over && frame.kind == Frame::HEADERS),
+        };
+        if begins && notes.answered.is_none() {
+            let now = stopwatch::now();
+            notes.answered = Some(now);
+            // Some answer before they have heard the whole question.
+            notes.sent.get_or_insert(now);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { stream, framing, notes } = self.get_mut();
+        let polled = Pin::new(stream).poll_write(cx, bytes);
+        if let (Poll::Ready(Ok(written)), Framing::Two { outgoing, .. }) = (&polled, framing) {
+            let written = bytes.get(..*written).unwrap_or_default();
+            if outgoing.feed(written, |frame| frame.is_over && frame.ends_stream()) {
+                notes.lock().sent.get_or_insert_with(stopwatch::now);
+            }
+        }
+        note_error(polled, notes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, framing, notes } = self.get_mut();
+        let polled = Pin::new(stream).poll_flush(cx);
+        if let (Poll::Ready(Ok(())), Framing::One) = (&polled, framing) {
+            let mut notes = notes.lock();
+            if notes.handed {
+                notes.sent.get_or_insert_with(stopwatch::now);
+            }
+        }
+        note_error(polled, notes)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+fn note_error<T>(polled: Poll<io::Result<T>>, notes: &Shared) -> Poll<io::Result<T>> {
+    match polled {
+        Poll::Ready(Err(error)) => {
+            let copy = copy_of(&error);
+            notes.lock().end.get_or_insert(End::Broken(error));
+            Poll::Ready(Err(copy))
+        }
+        other => other,
+    }
+}
+
+/// As much of an error as hyper has to know: the error itself stays in the notes.
+fn copy_of(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::from(error.kind()),
+    }
+}
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1) of which something has been seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Frame {
+    kind: u8,
+    flags: u8,
+    /// Whether all of it has been seen.
+    is_over: bool,
+}
+
+impl Frame {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+
+    /// Whether it is the last of its stream.
+    fn ends_stream(self) -> bool {
+        matches!(self.kind, Self::DATA | Self::HEADERS) && self.flags & 1 == 1
+    }
+}
+
+/// Tells frames apart in a stream of bytes.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    head: [u8; 9],
+    have: usize,
+    /// Bytes until the frame is over.
+    rest: u64,
+    frame: Option<Frame>,
+}
+
+impl Frames {
+    /// Takes more bytes. Whether one of the frames that begin or end within them is `wanted`.
+    fn feed(&mut self, mut bytes: &[u8], wanted: impl Fn(Frame) -> bool) -> bool {
+        let mut found = false;
+        loop {
+            let skipped = usize::try_from(self.rest).unwrap_or(usize::MAX).min(bytes.len());
+            self.rest -= skipped as u64;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            if self.rest > 0 {
+                return found;
+            }
+            if let Some(frame) = self.frame.take() {
+                found |= wanted(Frame { is_over: true, ..frame });
+            }
+            let Some((&byte, after)) = bytes.split_first() else { return found };
+            bytes = after;
+            if let Some(place) = self.head.get_mut(self.have) {
+                *place = byte;
+            }
+            self.have += 1;
+            if self.have == self.head.len() {
+                let [long, middle, short, kind, flags, ..] = self.head;
+                self.have = 0;
+                self.rest = u64::from(u32::from_be_bytes([0, long, middle, short]));
+                let frame = Frame { kind, flags, is_over: false };
+                found |= wanted(frame);
+                self.frame = Some(frame);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SETTINGS with 6 bytes, then HEADERS with 3 bytes that ends its stream.
+    const WIRE: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 0, 0, 3, 1, 5, 0, 0, 0, 1, 7, 7, 7];
+
+    #[test]
+    fn frames_are_told_apart_however_they_are_cut() {
+        for size in 1..=WIRE.len() {
+            let mut frames = Frames::default();
+            let mut begun_at = None;
+            let mut over_at = None;
+            let mut fed = 0;
+            for chunk in WIRE.chunks(size) {
+                fed += chunk.len();
+                let mut copy = Frames { head: frames.head, have: frames.have, rest: frames.rest, frame: frames.frame };
+                if copy.feed(chunk, |frame| !frame.is_over && frame.kind == Frame::HEADERS) {
+                    begun_at.get_or_insert(fed);
+                }
+                if frames.feed(chunk, |frame| frame.is_over && frame.ends_stream()) {
+                    over_at.get_or_insert(fed);
+                }
+            }
+            let up = |at: usize| at.div_ceil(size).saturating_mul(size).min(WIRE.len());
+            assert_eq!((begun_at, over_at), (Some(up(24)), Some(up(27))), "chunks of {size}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! TLS handshakes that keep what was presented, whatever comes of them.
+
+use std::{
+    future::poll_fn,
+    io, mem,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// How a handshake is done.
+#[derive(Debug)]
+pub struct Settings {
+    /// The implementation of the algorithms.
+    pub provider: Arc<CryptoProvider>,
+    /// The versions to offer.
+    pub versions: &'static [&'static SupportedProtocolVersion],
+    /// Who judges the chain. None: nobody does.
+    pub judge: Option<Arc<WebPkiServerVerifier>>,
+    /// The client's own chain and key.
+    pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+/// What the server presented, and what the judge made of it.
+#[derive(Debug)]
+pub struct Presented {
+    /// The chain as sent, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// When it was judged.
+    pub at: UnixTime,
+    /// The judgement; good also where there is no judge.
+    pub verdict: Result<(), CertificateError>,
+}
+
+/// Shakes hands on `stream` as a client that asks for `name` (a bare address is not sent as SNI, RFC 6066 section 3) and offers `alpn`.
+/// `presented` is called once, as soon as the server has shown its chain, so that it is kept even where the handshake stalls after it.
+/// A rejected chain is not an error here, so that version and cipher become known: **the caller must look at the verdict**. Only where
+/// there is a client certificate to protect does the rejection end the handshake.
+pub async fn handshake(
+    stream: TcpStream,
+    settings: &Settings,
+    name: ServerName<'static>,
+    alpn: &[&[u8]],
+    mut presented: impl FnMut(Presented),
+) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    let recorder = Arc::new(Recorder {
+        provider: settings.provider.clone(),
+        judge: settings.judge.clone(),
+        aborts: settings.identity.is_some(),
+        presented: Mutex::default(),
+    });
+    let builder = ClientConfig::builder_with_provider(settings.provider.clone())
+        .with_protocol_versions(settings.versions)
+        .map_err(HandshakeError::Settings)?
+        .dangerous()
+        .with_custom_certificate_verifier(recorder.clone());
+    let mut config = match &settings.identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(HandshakeError::Settings)?,
+        None => builder.with_no_client_auth(),
+    };
+    // An abbreviated handshake would be a faster one, and show no certificate.
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+
+    let mut shaking = pin!(TlsConnector::from(Arc::new(config)).connect(name, stream));
+    poll_fn(|cx| {
+        let polled = shaking.as_mut().poll(cx);
+        if let Some(seen) = recorder.take() {
+            presented(seen);
+        }
+        polled
+    })
+    .await
+    .map_err(HandshakeError::Wire)
+}
+
+/// Why there was no handshake.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// The settings don't fit together: the client's key is not that of its certificate.
+    Settings(Error),
+    /// The server, or the way to it; a [`rustls::Error`] is inside where the protocol was at fault.
+    Wire(io::Error),
+}
+
+/// Writes down the chain, and what the judge says.
+#[derive(Debug)]
+struct Recorder {
+    provider: Arc<CryptoProvider>,
+    judge: Option<Arc<WebPkiServerVerifier>>,
+    /// Whether a rejection ends the handshake, before a certificate of ours is shown to a stranger.
+    aborts: bool,
+    presented: Mutex<Record>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    fresh: Option<Presented>,
+    trusted: bool,
+}
+
+impl Recorder {
+    fn take(&self) -> Option<Presented> {
+        mem::take(&mut self.presented.lock().unwrap_or_else(PoisonError::into_inner).fresh)
+    }
+
+    /// Whether signatures of the handshake count: a key that nobody trusts, or that can't be read, proves nothing.
+    fn is_trusted(&self) -> bool {
+        self.presented.lock().unwrap_or_else(PoisonError::into_inner).trusted
+    }
+}
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let judgement = self.judge.as_ref().map(|judge| judge.verify_server_cert(leaf, intermediates, name, ocsp, now));
+        let verdict = match &judgement {
+            None | Some(Ok(_)) => Ok(()),
+            Some(Err(Error::InvalidCertificate(error))) => Err(error.clone()),
+            Some(Err(_)) => Err(CertificateError::BadEncoding),
+        };
+        let chain = std::iter::once(leaf).chain(intermediates).map(|certificate| certificate.clone().into_owned()).collect();
+        {
+            let mut record = self.presented.lock().unwrap_or_else(PoisonError::into_inner);
+            record.trusted = matches!(judgement, Some(Ok(_)));
+            record.fresh = Some(Presented { chain, at: now, verdict });
+        }
+        match judgement {
+            Some(Err(error)) if self.aborts => Err(error),
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if !self.is_trusted() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if !self.is_trusted() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,290 @@
+//! What is said on a connection: steps of sending and expecting.
+
+use std::{io, net::SocketAddr};
+
+use bytes::{Bytes, BytesMut};
+use regex::bytes::{Captures, Regex, RegexBuilder};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use vantage_contract::v1::{Reason, TcpReport, TcpStep, TlsReport, tcp_step};
+
+use crate::{
+    Run,
+    failure::{Failure, Invalid},
+    net::stream::Stream,
+    stopwatch::Phase,
+    target::Host,
+    tls::{self, Loaded, Tls},
+};
+
+/// The most steps of a conversation.
+const MAX_STEPS: usize = 64;
+
+/// How much of what was received first is kept as banner.
+const MAX_BANNER: usize = 1024;
+
+/// How many captures are kept, and how much of each.
+const MAX_CAPTURES: usize = 32;
+const MAX_CAPTURE: usize = 256;
+
+/// The largest compiled form of a regular expression.
+pub(crate) const MAX_REGEX: usize = 1 << 20;
+
+/// A step, parsed.
+pub(super) enum Step {
+    Send(Bytes),
+    Expect {
+        /// What to wait for, as the check says it.
+        wanted: String,
+        regex: Regex,
+    },
+    StartTls(Box<Tls>),
+}
+
+/// A TLS step whose files have been read.
+pub(super) type Secured = (Loaded, ServerName<'static>);
+
+/// Parses the steps. `secured`: TLS is spoken from the start.
+pub(super) fn parse(steps: &[TcpStep], mut secured: bool) -> Result<Vec<Step>, Invalid> {
+    if steps.len() > MAX_STEPS {
+        return Err(Invalid::new("steps", format!("must be at most {MAX_STEPS}, are {}", steps.len())));
+    }
+    let mut parsed = Vec::with_capacity(steps.len());
+    for (at, step) in steps.iter().enumerate() {
+        let field = |name: &str| format!("steps[{at}].{name}");
+        let compile = |name: &str, pattern: &str| {
+            RegexBuilder::new(pattern).size_limit(MAX_REGEX).build().map_err(|error| Invalid::new(field(name), error.to_string()))
+        };
+        parsed.push(match &step.step {
+            None => {
+                return Err(Invalid::new(format!("steps[{at}]"), "is empty: give one of send, send_hex, expect, expect_regex, start_tls"));
+            }
+            Some(tcp_step::Step::Send(text)) => Step::Send(text.clone().into()),
+            Some(tcp_step::Step::SendHex(text)) => Step::Send(hex(text).map_err(|why| Invalid::new(field("send_hex"), why))?),
+            Some(tcp_step::Step::Expect(text)) if text.is_empty() => return Err(Invalid::new(field("expect"), "is empty")),
+            Some(tcp_step::Step::Expect(text)) => {
+                Step::Expect { wanted: format!("{text:?}"), regex: compile("expect", &regex::escape(text))? }
+            }
+            Some(tcp_step::Step::ExpectRegex(pattern)) if pattern.is_empty() => {
+                return Err(Invalid::new(field("expect_regex"), "is empty"));
+            }
+            Some(tcp_step::Step::ExpectRegex(pattern)) => {
+                Step::Expect { wanted: format!("/{pattern}/"), regex: compile("expect_regex", pattern)? }
+            }
+            Some(tcp_step::Step::StartTls(_)) if secured => {
+                return Err(Invalid::new(field("start_tls"), "comes where TLS is spoken already"));
+            }
+            Some(tcp_step::Step::StartTls(options)) => {
+                secured = true;
+                Step::StartTls(Box::new(Tls::parse("tcp", &field("start_tls"), Some(options))?))
+            }
+        });
+    }
+    Ok(parsed)
+}
+
+/// Bytes in hexadecimal; spaces do not count.
+pub(crate) fn hex(text: &str) -> Result<Bytes, String> {
+    let mut bytes = BytesMut::with_capacity(text.len() / 2);
+    let mut high = None;
+    for letter in text.chars().filter(|letter| !letter.is_ascii_whitespace()) {
+        let digit = letter
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+            .ok_or_else(|| format!("has {letter:?}, which is no hexadecimal digit"))?;
+        match high.take() {
+            None => high = Some(digit),
+            Some(high) => bytes.extend([high << 4 | digit]),
+        }
+    }
+    if high.is_some() { Err("has an odd number of digits".to_owned()) } else { Ok(bytes.freeze()) }
+}
+
+/// Reads the files of the step that starts TLS, if there is one: there is at most one.
+pub(super) async fn load(steps: &[Step], host: &Host) -> Result<Option<Secured>, Failure> {
+    for step in steps {
+        if let Step::StartTls(tls) = step {
+            return Ok(Some((tls.load().await?, tls.name_for(host)?)));
+        }
+    }
+    Ok(None)
+}
+
+/// A connection on which something is said.
+pub(super) struct Conversation {
+    /// None only while TLS is being started.
+    stream: Option<Stream>,
+    remote: SocketAddr,
+    max_read: usize,
+    read: usize,
+    banner: Vec<u8>,
+    /// What was received and is not yet matched.
+    unmatched: BytesMut,
+}
+
+impl Conversation {
+    pub(super) fn new(stream: Stream, remote: SocketAddr, max_read: usize) -> Self {
+        Self { stream: Some(stream), remote, max_read, read: 0, banner: Vec::new(), unmatched: BytesMut::new() }
+    }
+
+    /// Holds the conversation. `secured` are the files of the step that starts TLS.
+    pub(super) async fn hold(mut self, steps: &[Step], mut secured: Option<Secured>, run: &mut Run<'_, TcpReport>) -> Result<(), Failure> {
+        for (at, step) in steps.iter().enumerate() {
+            let act = format!("step {} with {}", at + 1, self.remote);
+            match step {
+                Step::Send(bytes) => {
+                    run.enter(Phase::Send);
+                    self.send(bytes, &act).await?;
+                }
+                Step::Expect { wanted, regex } => self.expect(wanted, regex, &act, run).await?,
+                Step::StartTls(_) => {
+                    if let Some(secured) = secured.take() {
+                        run.enter(Phase::Tls);
+                        self.start_tls(secured, &act, run.report.tls.insert(TlsReport::default())).await?;
+                    }
+                }
+            }
+            run.report.completed_step_count += 1;
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self) -> Result<&mut Stream, Failure> {
+        self.stream.as_mut().ok_or_else(|| Failure::internal("a conversation without a connection"))
+    }
+
+    async fn send(&mut self, bytes: &[u8], act: &str) -> Result<(), Failure> {
+        let stream = self.stream()?;
+        let sent = async {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        };
+        sent.await.map_err(|error: io::Error| tls::of_wire(format!("{act}: send"), &error))
+    }
+
+    async fn start_tls(&mut self, (tls, name): Secured, act: &str, report: &mut TlsReport) -> Result<(), Failure> {
+        // Whatever came in the clear is not to be taken for something said under TLS.
+        self.unmatched.clear();
+        let Some(Stream::Plain(stream)) = self.stream.take() else { return Err(Failure::internal("TLS within TLS")) };
+        let secured = tls.connect(stream, name, &[], &format!("{act}: TLS"), report).await?;
+        self.stream = Some(Stream::Tls(Box::new(secured)));
+        Ok(())
+    }
+
+    /// Reads until the expression matches in what is not yet matched. A match that ends where the bytes end so far counts: who wants the
+    /// whole of a line asks for its end.
+    async fn expect(&mut self, wanted: &str, regex: &Regex, act: &str, run: &mut Run<'_, TcpReport>) -> Result<(), Failure> {
+        if self.unmatched.is_empty() {
+            run.enter(Phase::Wait);
+        } else {
+            run.enter(Phase::Transfer);
+        }
+        // Better to say what was missing than that time was up; a millisecond, the timer's tick, before somebody else says so.
+        let deadline = run.deadline - std::time::Duration::from_millis(1);
+        loop {
+            if let Some(captures) = regex.captures(&self.unmatched) {
+                keep(&captures, regex, &mut run.report.captures);
+                let end = captures.get(0).map_or(0, |whole| whole.end());
+                let _ = self.unmatched.split_to(end);
+                return Ok(());
+            }
+            match tokio::time::timeout_at(deadline, self.receive(act, run)).await {
+                Ok(Ok(0)) if self.unmatched.is_empty() => {
+                    let sentence = format!("{act}: the connection was closed while waiting for {wanted}");
+                    return Err(Failure::target(Reason::Disconnected, sentence));
+                }
+                Ok(Ok(0)) => {
+                    let sentence = format!("{act}: expected {wanted}, got {} and the end", self.excerpt());
+                    return Err(Failure::target(Reason::UnexpectedAnswer, sentence));
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(failure)) => return Err(failure),
+                Err(_) => {
+                    let got = if self.unmatched.is_empty() { "nothing".to_owned() } else { self.excerpt() };
+                    return Err(Failure::timed_out(format!("in {act}: expected {wanted}, got {got} within {:?}", run.options.timeout)));
+                }
+            }
+        }
+    }
+
+    /// Receives something: how many bytes, 0 at the end.
+    async fn receive(&mut self, act: &str, run: &mut Run<'_, TcpReport>) -> Result<usize, Failure> {
+        // One byte more than allowed, to know that there is more.
+        let room = (self.max_read + 1).saturating_sub(self.read).min(16 << 10);
+        let mut chunk = vec![0; room];
+        let got = self.stream()?.read(&mut chunk).await.map_err(|error| tls::of_wire(format!("{act}: receive"), &error))?;
+        let chunk = chunk.get(..got).unwrap_or_default();
+        if got > 0 {
+            run.enter(Phase::Transfer);
+        }
+        self.read += got;
+        if self.banner.len() < MAX_BANNER {
+            let more = chunk.len().min(MAX_BANNER - self.banner.len());
+            self.banner.extend_from_slice(chunk.get(..more).unwrap_or_default());
+            run.report.banner = escape(&self.banner);
+        }
+        run.report.received_bytes = self.read as u64;
+        if self.read > self.max_read {
+            return Err(Failure::target(Reason::TooLarge, format!("{act}: more than {} bytes came", self.max_read)));
+        }
+        self.unmatched.extend_from_slice(chunk);
+        Ok(got)
+    }
+
+    fn excerpt(&self) -> String {
+        let shown = self.unmatched.get(..self.unmatched.len().min(80)).unwrap_or_default();
+        let more = if shown.len() < self.unmatched.len() { "…" } else { "" };
+        format!("\"{}{more}\"", escape(shown))
+    }
+}
+
+/// Keeps the groups of a match. One that took no part is kept empty, so that the others keep their places.
+fn keep(captures: &Captures<'_>, regex: &Regex, kept: &mut Vec<String>) {
+    for (name, group) in regex.capture_names().zip(captures.iter()).skip(1).take(MAX_CAPTURES.saturating_sub(kept.len())) {
+        let bytes = group.map(|group| group.as_bytes()).unwrap_or_default();
+        let text = escape(bytes.get(..bytes.len().min(MAX_CAPTURE)).unwrap_or_default());
+        kept.push(name.map_or_else(|| text.clone(), |name| format!("{name}={text}")));
+    }
+}
+
+/// Text as it is, and what is not printable as `\xNN`.
+pub(crate) fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                letter if letter.is_control() => {
+                    let mut buffer = [0; 4];
+                    letter.encode_utf8(&mut buffer).bytes().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+                }
+                letter => text.push(letter),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_printable_is_escaped_and_text_is_not() {
+        assert_eq!(escape(b"220 caf\xc3\xa9\r\n"), "220 café\\x0d\\x0a");
+        assert_eq!(escape(b"\xff\x7f"), "\\xff\\x7f");
+    }
+
+    #[test]
+    fn groups_keep_their_names_and_places() {
+        let regex = Regex::new(r"SSH-(\d)\.(\d)(x)?-(?<software>\S+)").unwrap();
+        let mut kept = Vec::new();
+        keep(&regex.captures(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap(), &regex, &mut kept);
+        assert_eq!(kept, ["2", "0", "", "software=OpenSSH_9.2"]);
+    }
+
+    #[test]
+    fn hexadecimal_ignores_spaces() {
+        assert_eq!(hex("00 fF\n12").unwrap().as_ref(), [0, 0xff, 0x12]);
+    }
+}

@@ -1,1 +1,0 @@
-//! What is common to the kinds that speak TLS.
