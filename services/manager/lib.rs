@@ -3,9 +3,6 @@
 //! The manager has never heard of any kind of probe: it reads the fields of a result before `report`, and shows the rest by the
 //! contract's descriptors.
 
-#[cfg(test)]
-mod ignorance;
-
 pub mod alert;
 mod border;
 pub mod cli;
@@ -28,6 +25,8 @@ pub mod words;
 
 #[cfg(test)]
 mod fabric;
+#[cfg(test)]
+mod ignorance;
 #[cfg(test)]
 mod script;
 #[cfg(test)]
