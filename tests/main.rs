@@ -10,4 +10,5 @@ mod ntp;
 mod pair;
 mod ping;
 mod real;
+mod traceroute;
 mod udp;
