@@ -49,9 +49,10 @@ impl Jar {
 impl Cookie {
     fn fits(&self, url: &Url, host: &str) -> bool {
         let host_fits = if self.host_only { self.domain == host } else { is_within(host, &self.domain) };
-        let path_fits = url.path().strip_prefix(self.path.as_str()).is_some_and(|rest| {
-            rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
-        });
+        let path_fits = url
+            .path()
+            .strip_prefix(self.path.as_str())
+            .is_some_and(|rest| rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/'));
         host_fits && path_fits && (!self.secure || url.scheme() == "https")
     }
 }

@@ -141,7 +141,11 @@ impl Header {
 }
 
 fn bounded(field: &str, count: usize) -> Result<(), Invalid> {
-    if count <= MAX_ENTRIES { Ok(()) } else { Err(Invalid::new(format!("expect.{field}"), format!("must be at most {MAX_ENTRIES}, are {count}"))) }
+    if count <= MAX_ENTRIES {
+        Ok(())
+    } else {
+        Err(Invalid::new(format!("expect.{field}"), format!("must be at most {MAX_ENTRIES}, are {count}")))
+    }
 }
 
 fn compile(field: &str, pattern: &str) -> Result<Regex, Invalid> {

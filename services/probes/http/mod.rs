@@ -17,7 +17,7 @@ use vantage_contract::v1::{HttpProbe, HttpReport, HttpVersion, Reason, TimingSou
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    stopwatch,
+    stopwatch::{self, Phase},
     target::{self, Options},
     tls::Tls,
 };
@@ -85,7 +85,8 @@ impl Probe for Http {
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
-        let tls = self.tls.load().await?;
+        // Files first: what they cost is not the target's.
+        let tls = self.tls.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;
         let mut url = self.url.clone();
         let mut request = self.request.clone();
         let mut jar = Jar::default();
@@ -192,7 +193,10 @@ mod tests {
         assert_eq!(field(HttpProbe { body: "x".repeat((1 << 20) + 1), ..HttpProbe::default() }).as_deref(), Some("body"));
         assert_eq!(field(HttpProbe { max_redirects: Some(21), ..HttpProbe::default() }).as_deref(), Some("max_redirects"));
         assert_eq!(field(HttpProbe { version: 3, ..HttpProbe::default() }).as_deref(), Some("version"));
-        assert_eq!(field(HttpProbe { max_body_size_bytes: (64 << 20) + 1, ..HttpProbe::default() }).as_deref(), Some("max_body_size_bytes"));
+        assert_eq!(
+            field(HttpProbe { max_body_size_bytes: (64 << 20) + 1, ..HttpProbe::default() }).as_deref(),
+            Some("max_body_size_bytes")
+        );
         assert_eq!(field(expect(HttpExpectations { status: vec![200, 99], ..Default::default() })).as_deref(), Some("expect.status[1]"));
         assert_eq!(
             field(expect(HttpExpectations { body_matches: vec!["(".into()], ..Default::default() })).as_deref(),

@@ -58,7 +58,8 @@ pub(super) fn parse_url(kind: &str, text: &str) -> Result<(Url, Option<HeaderVal
             let mut pair = decode(user);
             pair.push(b':');
             pair.extend(decode(password.unwrap_or_default()));
-            let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair))).map_err(|error| invalid(error.to_string()))?;
+            let mut value =
+                HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair))).map_err(|error| invalid(error.to_string()))?;
             value.set_sensitive(true);
             Some(value)
         }
@@ -135,7 +136,8 @@ impl Request {
             }
             if parsed == HOST {
                 let parsed = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
-                let parsed = parsed.filter(|authority| !authority.as_str().contains('@')).ok_or_else(|| invalid("is not host or host:port"))?;
+                let parsed =
+                    parsed.filter(|authority| !authority.as_str().contains('@')).ok_or_else(|| invalid("is not host or host:port"))?;
                 if authority.replace(parsed).is_some() {
                     return Err(invalid("is there twice"));
                 }

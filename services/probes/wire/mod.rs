@@ -3,3 +3,4 @@
 pub mod checksum;
 pub mod icmp;
 pub mod ip;
+pub mod text;
