@@ -1,1 +1,4 @@
-
+mod http;
+mod https;
+mod lab;
+mod tcp;

@@ -1,0 +1,65 @@
+//! Runs a probe in this process.
+
+use std::{sync::Arc, time::Duration};
+
+use vantage_contract::v1::{self, Outcome, Probe, Reason, probe::Kind, probe_result::Report};
+use vantage_probes::{Gate, OpenGate, Plan, Sight, World};
+
+/// A probe of this kind with a timeout that no healthy loopback needs.
+pub(crate) fn probe(kind: Kind) -> Probe {
+    Probe { timeout: Some(prost_types::Duration { seconds: 20, nanos: 0 }), kind: Some(kind), ..Probe::default() }
+}
+
+/// A probe of this kind that has to wait for its timeout: a short one.
+pub(crate) fn hasty(kind: Kind) -> Probe {
+    Probe { timeout: Some(prost_types::Duration { seconds: 0, nanos: 300_000_000 }), ..probe(kind) }
+}
+
+/// Runs a probe; whatever it saw, its phases add up to its duration and are not longer than its timeout allows.
+pub(crate) async fn run(probe: &Probe) -> Sight {
+    run_behind(probe, Arc::new(OpenGate)).await
+}
+
+/// Runs a probe behind a gate.
+pub(crate) async fn run_behind(probe: &Probe, gate: Arc<dyn Gate>) -> Sight {
+    run_in(probe, &World::new(gate)).await
+}
+
+/// Runs a probe in a world.
+pub(crate) async fn run_in(probe: &Probe, world: &World) -> Sight {
+    let plan = Plan::parse(probe).expect("the probe is valid");
+    let sight = plan.run(world).await;
+    assert_eq!(sight.phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), sight.duration, "{sight:?}");
+    sight
+}
+
+/// The field that is wrong with a probe.
+pub(crate) fn invalid(probe: &Probe) -> String {
+    Plan::parse(probe).err().expect("the probe is not valid").field
+}
+
+/// Asserts a pass and gives the report.
+pub(crate) trait Verdict {
+    /// It passed.
+    fn passed(self) -> Report;
+    /// It failed, or is undetermined, for this reason; the report is an empty one where there is none.
+    fn because(self, reason: Reason) -> Option<Report>;
+}
+
+impl Verdict for Sight {
+    #[track_caller]
+    fn passed(self) -> Report {
+        assert_eq!(self.outcome, Outcome::Passed, "{self:?}");
+        assert_eq!((self.reason, self.attribution), (Reason::Unspecified, v1::Attribution::Unspecified));
+        self.report.expect("a probe that passed reports")
+    }
+
+    #[track_caller]
+    fn because(self, reason: Reason) -> Option<Report> {
+        assert_eq!(self.reason, reason, "{self:?}");
+        assert_eq!(self.outcome, vantage_probes::failure::outcome_of(reason));
+        assert_ne!(self.attribution, v1::Attribution::Unspecified);
+        assert!(!self.summary.is_empty() && !self.summary.ends_with('.'), "{}", self.summary);
+        self.report
+    }
+}
