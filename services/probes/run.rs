@@ -85,6 +85,11 @@ impl<R> Run<'_, R> {
         self.deadline.saturating_duration_since(stopwatch::now())
     }
 
+    /// When a kind has to end by itself if it wants the last word: a few milliseconds before the deadline.
+    pub fn last_call(&self) -> Instant {
+        self.deadline - (self.options.timeout / 10).min(Duration::from_millis(5))
+    }
+
     /// Resolves the target (phase `resolve`), asks the gate, and remembers the address as the one that is probed. `port` is for the gate.
     pub async fn resolve(&mut self, host: &Host, port: Option<u16>) -> Result<IpAddr, Failure> {
         self.enter(Phase::Resolve);

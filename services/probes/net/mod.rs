@@ -1,7 +1,15 @@
 //! The only folder that opens sockets.
 
+pub mod capability;
+pub(crate) mod dns;
 pub mod errqueue;
+pub(crate) mod icmp;
+pub(crate) mod random;
 pub mod resolve;
+mod settings;
+pub(crate) mod stamp;
+pub(crate) mod stamped;
 pub mod stream;
 pub mod tcp;
 pub mod tls;
+pub(crate) mod udp;

@@ -1,28 +1,316 @@
 //! Names of targets to addresses, freshly for each run: a cached answer would hide the resolver's failures.
+//!
+//! The settings are the system's (resolv.conf and hosts file, read again when they change). The asking is ours, over connected sockets:
+//! a closed port at the resolver is told from its silence, and SERVFAIL from a name that does not exist.
 
-use std::net::IpAddr;
-
-use tokio::time::Instant;
-
-use crate::{
-    failure::Failure,
-    target::{Gate, Host, Options},
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    pin::pin,
+    time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use hickory_proto::rr::Name;
+use tokio::{sync::Semaphore, time::Instant};
+use vantage_contract::v1::{Attribution, Outcome, Reason};
+
+use super::{
+    dns,
+    settings::{Settings, System},
+};
+use crate::{
+    failure::Failure,
+    run::permit,
+    stopwatch,
+    target::{Family, Gate, Host, Options},
+    wire::{
+        dns::{A, AAAA, Answer, IN, Manner, Question},
+        name, rdata,
+    },
+};
+
+/// How many questions may be under way at once, in a process; each has a socket. More wait for their turn.
+const MAX_SOCKETS: usize = 256;
+
 /// Resolves the names of targets.
-pub struct Resolver {}
+pub struct Resolver {
+    system: System,
+    sockets: Semaphore,
+}
+
+/// Where and how to ask.
+struct Plan<'a> {
+    servers: &'a [SocketAddr],
+    /// When to ask again or elsewhere, counted from the question before.
+    gap: Duration,
+    tries: usize,
+    edns_size: Option<u16>,
+    /// When the last answer has to be there.
+    end: Instant,
+}
+
+/// Why a name has no address; the graver the later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// NXDOMAIN: there is no such name.
+    NoSuchName,
+    /// NOERROR, without an address of this family.
+    NoAddress,
+    /// No server said the one or the other; the first failure.
+    Failed(Failure),
+}
+
+impl Trouble {
+    fn gravity(&self) -> u8 {
+        match self {
+            Self::NoSuchName => 0,
+            Self::NoAddress => 1,
+            Self::Failed(_) => 2,
+        }
+    }
+
+    fn graver(self, other: Self) -> Self {
+        if other.gravity() > self.gravity() { other } else { self }
+    }
+}
 
 impl Resolver {
-    /// A resolver with the system's settings (resolv.conf and hosts file), read once.
+    /// A resolver with the system's settings. Never fails: settings that are missing or broken show in the first lookup.
     pub fn system() -> Self {
-        Self {}
+        Self::with_files("/etc/resolv.conf", "/etc/hosts")
+    }
+
+    /// A resolver with settings and hosts from other files than the system's.
+    pub fn with_files(resolv_conf: impl Into<PathBuf>, hosts: impl Into<PathBuf>) -> Self {
+        Self { system: System::new(resolv_conf.into(), hosts.into()), sockets: Semaphore::new(MAX_SOCKETS) }
     }
 
     /// The first address of the host that fits the options' family: IPv4 before IPv6 where both count.
-    pub async fn first_address(&self, host: &Host, _: &Options, _: &dyn Gate, _: Instant) -> Result<IpAddr, Failure> {
-        match host {
-            Host::Address(address) => Ok(*address),
-            Host::Name(_) => Err(Failure::internal("names are not resolved yet")),
+    ///
+    /// Fails NAME_NOT_RESOLVED where the name does not exist, has no address of the family, or no resolver answered; POLICY_DENIED where
+    /// the check names its own resolver and the gate forbids it; LOCAL_NETWORK where this machine has no resolver or no route to it.
+    pub async fn first_address(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<IpAddr, Failure> {
+        let addresses = self.lookup(host, options, gate, deadline, false).await?;
+        addresses.first().copied().ok_or_else(|| Failure::internal(format!("resolve {host}: an answer without an address")))
+    }
+
+    /// All addresses of the host that fit the options' family, IPv4 first, each once. Fails as [`first_address`](Self::first_address).
+    pub async fn addresses(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
+        self.lookup(host, options, gate, deadline, true).await
+    }
+
+    async fn lookup(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant, all: bool) -> Result<Vec<IpAddr>, Failure> {
+        let family = options.family;
+        let text = match host {
+            Host::Address(address) if fits(*address, family) => return Ok(vec![*address]),
+            Host::Address(address) => return Err(not_resolved(format!("{address} is not {}", family_name(family)))),
+            Host::Name(text) => text,
+        };
+        let name = name::parse(text).ok_or_else(|| not_resolved(format!("resolve {text}: it is not a name")))?;
+        // With a few milliseconds left, a sentence that names the server is worth more than the last of the wait.
+        let left = deadline.saturating_duration_since(stopwatch::now());
+        let end = deadline - (left / 10).min(Duration::from_millis(5));
+
+        let settings = match options.resolver {
+            // A resolver of the check's own is asked for the name as it stands; hosts file and search list are the system's.
+            Some(server) => {
+                permit(gate, server.ip(), Some(server.port()))?;
+                if let Some(found) = localhost(&name, family) {
+                    return Ok(found);
+                }
+                Settings::of_server(server)
+            }
+            None => {
+                if let Some(found) = self.system.hosts().and_then(|hosts| in_hosts(&hosts, &name, family)) {
+                    return Ok(found);
+                }
+                if let Some(found) = localhost(&name, family) {
+                    return Ok(found);
+                }
+                let settings = self.system.settings();
+                let settings =
+                    settings.map_err(|why| Failure::new(Reason::LocalNetwork, Attribution::Vantage, format!("resolve {text}: {why}")))?;
+                (*settings).clone()
+            }
+        };
+
+        let tries = settings.servers.len() * settings.attempts;
+        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
+        let plan = Plan { servers: &settings.servers, gap: settings.timeout.min(left / share), tries, edns_size: settings.edns_size, end };
+        let mut trouble = Trouble::NoSuchName;
+        for candidate in settings.candidates(&name) {
+            match self.of_family(&candidate, family, &plan, all).await {
+                Ok(found) => return Ok(found),
+                // No other spelling makes a silent or absent resolver answer.
+                Err(Trouble::Failed(failure)) if failure.reason != Reason::UnexpectedAnswer => {
+                    trouble = Trouble::Failed(failure);
+                    break;
+                }
+                Err(found) => trouble = trouble.graver(found),
+            }
+        }
+        Err(match trouble {
+            Trouble::NoSuchName => not_resolved(format!("resolve {text}: the name does not exist")),
+            Trouble::NoAddress => not_resolved(match family {
+                Family::Any => format!("resolve {text}: the name exists, but has no address"),
+                family => format!("resolve {text}: there is no {} address", family_name(family)),
+            }),
+            Trouble::Failed(failure) => blame(text, failure),
+        })
+    }
+
+    /// The addresses of one name. Where both families count they are asked at the same time, and one may fail if the other answers.
+    async fn of_family(&self, name: &Name, family: Family, plan: &Plan<'_>, all: bool) -> Result<Vec<IpAddr>, Trouble> {
+        match family {
+            Family::V4 => return self.of_type(name, A, plan).await,
+            Family::V6 => return self.of_type(name, AAAA, plan).await,
+            Family::Any => {}
+        }
+        let mut a = pin!(self.of_type(name, A, plan));
+        let mut aaaa = pin!(self.of_type(name, AAAA, plan));
+        let (v4, v6) = tokio::select! {
+            v4 = &mut a => match v4 {
+                Ok(v4) if !all => return Ok(v4),
+                v4 => {
+                    // Half of the time for one family that does not answer leaves the other half for the probe itself.
+                    let patience = if v4.is_ok() { halfway(plan.end) } else { plan.end };
+                    (Some(v4), tokio::time::timeout_at(patience, aaaa).await.ok())
+                }
+            },
+            v6 = &mut aaaa => {
+                let patience = if v6.is_ok() { halfway(plan.end) } else { plan.end };
+                (tokio::time::timeout_at(patience, a).await.ok(), Some(v6))
+            }
+        };
+        match (v4, v6) {
+            (Some(Ok(v4)), Some(Ok(v6))) => Ok(if all { [v4, v6].concat() } else { v4 }),
+            (Some(Ok(found)), _) | (_, Some(Ok(found))) => Ok(found),
+            (Some(Err(v4)), Some(Err(v6))) => Err(v4.graver(v6)),
+            (Some(Err(trouble)), None) | (None, Some(Err(trouble))) => Err(trouble.graver(silent(plan))),
+            (None, None) => Err(silent(plan)),
         }
     }
+
+    /// The addresses of one name and one type: asks the servers in turn, again and again while there are tries left, and takes the first
+    /// answer that settles it, however late and from whomever.
+    async fn of_type(&self, name: &Name, record_type: u16, plan: &Plan<'_>) -> Result<Vec<IpAddr>, Trouble> {
+        let question = Question { name: name.clone(), record_type, class: IN };
+        let mut asked = FuturesUnordered::new();
+        let mut next_try = 0;
+        let mut tick = stopwatch::now();
+        let mut trouble = None;
+        loop {
+            if next_try < plan.tries {
+                let now = stopwatch::now();
+                if asked.is_empty() || now >= tick {
+                    asked.push(self.ask(plan.servers[next_try % plan.servers.len()], &question, plan));
+                    next_try += 1;
+                    tick = now + plan.gap;
+                }
+            } else if asked.is_empty() {
+                return Err(Trouble::Failed(trouble.unwrap_or_else(|| Failure::internal("no server to ask"))));
+            }
+            let wake = if next_try < plan.tries { tick.min(plan.end) } else { plan.end };
+            match tokio::time::timeout_at(wake, asked.next()).await {
+                Ok(Some(Ok(answer))) => match answer.rcode {
+                    0 => {
+                        let mut found = answer.addresses_of(name);
+                        found.retain(|address| address.is_ipv4() == (record_type == A));
+                        let mut seen = std::collections::HashSet::new();
+                        found.retain(|address| seen.insert(*address));
+                        return if found.is_empty() { Err(Trouble::NoAddress) } else { Ok(found) };
+                    }
+                    _ => return Err(Trouble::NoSuchName),
+                },
+                Ok(Some(Err(failure))) => {
+                    trouble.get_or_insert(failure);
+                }
+                Ok(None) => {}
+                Err(_) if wake == plan.end => return Err(trouble.map_or_else(|| silent(plan), Trouble::Failed)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Asks one server, when there is a socket for it. Any rcode but NOERROR and NXDOMAIN is that server's failure.
+    async fn ask(&self, server: SocketAddr, question: &Question, plan: &Plan<'_>) -> Result<Answer, Failure> {
+        let permit = tokio::time::timeout_at(plan.end, self.sockets.acquire()).await;
+        let Ok(Ok(_permit)) = permit else {
+            return Err(Failure::new(
+                Reason::ResourceExhausted,
+                Attribution::Vantage,
+                format!("more than {MAX_SOCKETS} questions to resolvers are under way"),
+            ));
+        };
+        let manner = Manner { recursion_desired: true, checking_disabled: false, edns_size: plan.edns_size, dnssec_ok: false };
+        let answer = dns::ask(server, question, manner).await?;
+        if matches!(answer.rcode, 0 | 3) {
+            return Ok(answer);
+        }
+        let rcode = rdata::rcode_name(answer.rcode);
+        Err(Failure::new(Reason::UnexpectedAnswer, Attribution::Resolver, format!("{server} answered {rcode}")))
+    }
+}
+
+/// Half of the time from now to `end`.
+fn halfway(end: Instant) -> Instant {
+    let now = stopwatch::now();
+    now + end.saturating_duration_since(now) / 2
+}
+
+fn silent(plan: &Plan<'_>) -> Trouble {
+    let servers: Vec<_> = plan.servers.iter().map(ToString::to_string).collect();
+    Trouble::Failed(Failure::new(Reason::TimedOut, Attribution::Resolver, format!("no answer from {}", servers.join(", "))))
+}
+
+fn not_resolved(sentence: String) -> Failure {
+    Failure::new(Reason::NameNotResolved, Attribution::Resolver, sentence)
+}
+
+/// What went wrong with the resolver is the resolver's fault, but for what went wrong here.
+fn blame(name: &str, failure: Failure) -> Failure {
+    let sentence = format!("resolve {name}: {}", failure.sentence);
+    match failure.outcome() {
+        Outcome::Undetermined => Failure { sentence, ..failure },
+        _ => not_resolved(sentence),
+    }
+}
+
+fn fits(address: IpAddr, family: Family) -> bool {
+    match family {
+        Family::Any => true,
+        Family::V4 => address.is_ipv4(),
+        Family::V6 => address.is_ipv6(),
+    }
+}
+
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Any => "IP",
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// `localhost` and what is below it never leave this machine (RFC 6761 section 6.3).
+fn localhost(name: &Name, family: Family) -> Option<Vec<IpAddr>> {
+    let last = name.iter().next_back()?;
+    if !last.eq_ignore_ascii_case(b"localhost") {
+        return None;
+    }
+    let both = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16])];
+    Some(both.into_iter().filter(|address| fits(*address, family)).collect())
+}
+
+/// The addresses in the hosts file, IPv4 first; none where it does not have the name in this family.
+fn in_hosts(hosts: &hickory_resolver::Hosts, name: &Name, family: Family) -> Option<Vec<IpAddr>> {
+    use hickory_proto::{op::Query, rr::RecordType};
+    let mut found = Vec::new();
+    for record_type in [RecordType::A, RecordType::AAAA] {
+        if let Some(lookup) = hosts.lookup_static_host(&Query::query(name.to_lowercase(), record_type)) {
+            found.extend(lookup.answers().iter().filter_map(|record| record.data.ip_addr()).filter(|address| fits(*address, family)));
+        }
+    }
+    (!found.is_empty()).then_some(found)
 }

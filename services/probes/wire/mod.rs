@@ -1,6 +1,10 @@
 //! Pure bytes: codecs that do no I/O and never panic, whatever they are given.
 
 pub mod checksum;
+pub mod dns;
 pub mod icmp;
 pub mod ip;
+pub mod name;
+pub mod ntp;
+pub(crate) mod rdata;
 pub mod text;

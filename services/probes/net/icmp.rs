@@ -1,0 +1,290 @@
+//! Echo sockets: datagram ones, which need no privilege where `net.ipv4.ping_group_range` allows them, else raw ones.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{setsockopt, sockopt::SetStruct},
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use vantage_contract::v1::{Attribution, Reason, TimingSource};
+
+use super::{
+    capability,
+    errqueue::{Origin, SocketError},
+    stamped::{Arrival, Stamped},
+};
+use crate::{
+    failure::{Failure, Moment},
+    wire::{
+        icmp::{Echo, HEADER, Version},
+        ip::Ipv4,
+    },
+};
+
+/// Whether IPv4 packets may be fragmented: IP_MTU_DISCOVER.
+#[derive(Debug, Clone, Copy)]
+struct MtuDiscoverV4;
+/// Whether IPv6 packets may be fragmented by us: IPV6_MTU_DISCOVER.
+#[derive(Debug, Clone, Copy)]
+struct MtuDiscoverV6;
+nix::setsockopt_impl!(MtuDiscoverV4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int, SetStruct<'_, libc::c_int>);
+nix::setsockopt_impl!(MtuDiscoverV6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int, SetStruct<'_, libc::c_int>);
+
+/// How requests are sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// The hop limit; None: the kernel's.
+    pub(crate) hop_limit: Option<u8>,
+    /// Whether fragmenting is forbidden, on the way and here.
+    pub(crate) dont_fragment: bool,
+    /// The differentiated services code point.
+    pub(crate) dscp: u8,
+}
+
+/// An echo socket of one run, connected to its target.
+pub(crate) struct EchoSocket {
+    socket: Stamped,
+    version: Version,
+    target: IpAddr,
+    raw: bool,
+    /// Ours, on a raw socket; on a datagram socket the kernel has one and lets nothing else through.
+    identifier: u16,
+    buffer: Vec<u8>,
+}
+
+/// Something that came back about one of our requests.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// An echo reply from the target. Whether its payload is ours is for the caller to say.
+    Reply {
+        /// Which request it answers.
+        sequence: u16,
+        /// The hop limit with which it arrived.
+        hop_limit: Option<u8>,
+        /// How long it took, and who took the stamps.
+        round_trip: (Duration, TimingSource),
+        /// What it carries.
+        payload: Vec<u8>,
+    },
+    /// An ICMP error, or a local one.
+    Error {
+        /// Which request it is about, where it says so.
+        sequence: Option<u16>,
+        /// How long it took to come back, and who took the stamps, where it says which request it is about.
+        round_trip: Option<(Duration, TimingSource)>,
+        /// The error.
+        error: SocketError,
+    },
+}
+
+impl EchoSocket {
+    /// Opens one to `target`, from `source` where given: a datagram socket, or a raw one where that is not allowed. `payload_size` is the
+    /// largest that is going to be sent.
+    pub(crate) fn open(target: IpAddr, source: Option<IpAddr>, manner: Manner, payload_size: usize) -> Result<Self, Failure> {
+        let (socket, raw) = match open(target, Type::DGRAM) {
+            Ok(socket) => (socket, false),
+            Err(first) => match open(target, Type::RAW) {
+                Ok(socket) => (socket, true),
+                Err(second) => return Err(forbidden(target, &first, &second)),
+            },
+        };
+        Self::prepare(socket, raw, target, source, manner, payload_size)
+    }
+
+    fn prepare(socket: Socket, raw: bool, target: IpAddr, source: Option<IpAddr>, manner: Manner, size: usize) -> Result<Self, Failure> {
+        let at_once = |act: String| move |error: io::Error| Failure::of_io(act, &error, Moment::AtOnce);
+        let version = Version::of(target);
+        let identifier = if raw { next_identifier()? } else { 0 };
+        let options = || format!("open an echo socket to {target}");
+        apply(&socket, version, manner).map_err(at_once(options()))?;
+        if raw {
+            socket.attach_filter(&only_replies_to(version, identifier)).map_err(at_once(options()))?;
+        }
+        if let Some(source) = source {
+            socket.bind(&SockAddr::from(SocketAddr::new(source, 0))).map_err(at_once(format!("bind to {source}")))?;
+        }
+        socket.connect(&SockAddr::from(SocketAddr::new(target, 0))).map_err(at_once(format!("find a way to {target}")))?;
+        let socket = Stamped::new(socket, target).map_err(at_once(options()))?;
+        // One byte more than a right answer has, so that a longer one shows; a raw IPv4 socket hands over the IP header, too.
+        Ok(Self { socket, version, target, raw, identifier, buffer: vec![0; 60 + HEADER + size + 1] })
+    }
+
+    /// Whom it is connected to.
+    pub(crate) fn target(&self) -> IpAddr {
+        self.target
+    }
+
+    /// "datagram" or "raw".
+    pub(crate) fn style(&self) -> &'static str {
+        if self.raw { "raw" } else { "datagram" }
+    }
+
+    /// The sequence of the request that is sent next.
+    pub(crate) fn next_sequence(&self) -> u16 {
+        self.socket.next_number()
+    }
+
+    /// Packets that the kernel dropped at this socket for want of room.
+    pub(crate) fn drops(&self) -> u32 {
+        self.socket.drops()
+    }
+
+    /// When a request was handed over.
+    pub(crate) fn left_at(&self, sequence: u16) -> Option<tokio::time::Instant> {
+        self.socket.left_at(sequence)
+    }
+
+    /// Sets the hop limit of the requests that follow.
+    pub(crate) fn set_hop_limit(&self, hop_limit: u8) -> io::Result<()> {
+        set_hop_limit(&self.socket.as_socket(), self.version, hop_limit)
+    }
+
+    /// Sends a request; its sequence is what [`next_sequence`](Self::next_sequence) was.
+    pub(crate) fn send(&mut self, payload: &[u8]) -> io::Result<()> {
+        let sequence = self.next_sequence();
+        let echo = Echo { kind: self.version.echo_request(), identifier: self.identifier, sequence, payload };
+        self.socket.send(&echo.encode(self.version))
+    }
+
+    /// Waits until something may have come back.
+    pub(crate) async fn ready(&self) -> io::Result<()> {
+        self.socket.ready().await
+    }
+
+    /// Takes what came back, without waiting. What is not about this socket's requests is passed over.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<Answer>> {
+        while let Some(arrival) = self.socket.receive(&mut self.buffer)? {
+            let answer = match arrival {
+                Arrival::Packet { length, from, hop_limit, arrived } => {
+                    let packet = self.buffer.get(..length).unwrap_or_default();
+                    let (packet, hop_limit) = match (self.raw, self.version) {
+                        (true, Version::V4) => {
+                            let Some(ip) = Ipv4::parse(packet) else { continue };
+                            (ip.payload, Some(ip.hop_limit))
+                        }
+                        _ => (packet, hop_limit),
+                    };
+                    let Some(echo) = Echo::parse(self.version, packet) else { continue };
+                    let ours = echo.kind == self.version.echo_reply()
+                        && from == Some(self.target)
+                        && (!self.raw || echo.identifier == self.identifier);
+                    if !ours {
+                        continue;
+                    }
+                    let (sequence, payload) = (echo.sequence, echo.payload.to_vec());
+                    let Some(round_trip) = self.socket.round_trip(sequence, arrived) else { continue };
+                    Answer::Reply { sequence, hop_limit, round_trip, payload }
+                }
+                Arrival::Error(error) => {
+                    let quote = Echo::parse(self.version, &error.quote);
+                    // Raw sockets hear of every error about an echo request to the same target.
+                    let foreign = |quote: &Echo<'_>| self.raw && quote.identifier != self.identifier;
+                    if quote.as_ref().is_some_and(foreign) || (self.raw && quote.is_none() && error.origin != Origin::Local) {
+                        continue;
+                    }
+                    let sequence = quote.map(|quote| quote.sequence);
+                    let round_trip = sequence.and_then(|sequence| self.socket.round_trip(sequence, error.arrived));
+                    Answer::Error { sequence, round_trip, error }
+                }
+            };
+            return Ok(Some(answer));
+        }
+        Ok(None)
+    }
+}
+
+/// Sets the hop limit of the packets that follow.
+pub(crate) fn set_hop_limit(socket: &Socket, version: Version, hop_limit: u8) -> io::Result<()> {
+    match version {
+        Version::V4 => socket.set_ttl_v4(hop_limit.into()),
+        Version::V6 => socket.set_unicast_hops_v6(hop_limit.into()),
+    }
+}
+
+/// Opens an echo socket for the family of `target`.
+pub(super) fn open(target: IpAddr, kind: Type) -> io::Result<Socket> {
+    match Version::of(target) {
+        Version::V4 => Socket::new(Domain::IPV4, kind.nonblocking().cloexec(), Some(Protocol::ICMPV4)),
+        Version::V6 => Socket::new(Domain::IPV6, kind.nonblocking().cloexec(), Some(Protocol::ICMPV6)),
+    }
+}
+
+fn forbidden(target: IpAddr, datagram: &io::Error, raw: &io::Error) -> Failure {
+    let permission = |error: &io::Error| matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EACCES | Errno::EPERM));
+    if permission(datagram) || permission(raw) {
+        let sentence = format!("ping {target}: neither datagram nor raw echo sockets are allowed here; {}", capability::CURE);
+        return Failure::new(Reason::NotPermitted, Attribution::Vantage, sentence);
+    }
+    Failure::of_io(format!("open an echo socket to {target}"), datagram, Moment::AtOnce)
+}
+
+fn apply(socket: &Socket, version: Version, manner: Manner) -> io::Result<()> {
+    if let Some(hop_limit) = manner.hop_limit {
+        set_hop_limit(socket, version, hop_limit)?;
+    }
+    // Without an order the kernel forbids fragmenting where it explores the path's MTU, and the first large packets are lost.
+    match version {
+        Version::V4 => {
+            let rule = if manner.dont_fragment { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+            setsockopt(socket, MtuDiscoverV4, &rule)?;
+            socket.set_tos_v4(u32::from(manner.dscp) << 2)
+        }
+        Version::V6 => {
+            let rule = if manner.dont_fragment { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
+            setsockopt(socket, MtuDiscoverV6, &rule)?;
+            socket.set_tclass_v6(u32::from(manner.dscp) << 2)
+        }
+    }
+}
+
+/// Another identifier for each raw socket of this process, from a random start: other processes use raw sockets, too.
+fn next_identifier() -> Result<u16, Failure> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static START: std::sync::OnceLock<u16> = std::sync::OnceLock::new();
+    let start = match START.get() {
+        Some(start) => *start,
+        None => {
+            let random = u16::from_ne_bytes(random()?);
+            *START.get_or_init(|| random)
+        }
+    };
+    Ok(start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Random bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::internal("the operating system gives no random numbers"))?;
+    Ok(bytes)
+}
+
+/// A classic BPF program that lets only echo replies with this identifier through: a raw socket is handed every ICMP packet of the host,
+/// which with a thousand of them costs a million wake-ups. IPv4 packets come with their IP header, ICMPv6 ones without.
+fn only_replies_to(version: Version, identifier: u16) -> [SockFilter; 7] {
+    const LOAD_HEADER_LENGTH: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
+    const LOAD_ZERO: u32 = libc::BPF_LDX | libc::BPF_IMM;
+    const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
+    const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_IND;
+    const JUMP_UNLESS_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    // The codes fit: the kernel's are 16 bits wide.
+    let step = |code: u32, unless: u8, value: u32| SockFilter::new(code as u16, 0, unless, value);
+    let header = if version == Version::V4 { LOAD_HEADER_LENGTH } else { LOAD_ZERO };
+    [
+        step(header, 0, 0),
+        step(LOAD_BYTE, 0, 0),
+        step(JUMP_UNLESS_EQUAL, 3, version.echo_reply().into()),
+        step(LOAD_HALF, 0, 4),
+        step(JUMP_UNLESS_EQUAL, 1, identifier.into()),
+        step(RETURN, 0, u32::MAX),
+        step(RETURN, 0, 0),
+    ]
+}
