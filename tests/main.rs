@@ -4,11 +4,14 @@
 mod dns;
 mod execute;
 mod hostile;
+mod http;
+mod https;
 mod lab;
 mod names;
 mod ntp;
 mod pair;
 mod ping;
 mod real;
+mod tcp;
 mod traceroute;
 mod udp;
