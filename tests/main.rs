@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "the lab is public to all that is tested here, and to nobody else")]
 
+mod command;
 mod dns;
 mod execute;
 mod hostile;

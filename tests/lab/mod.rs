@@ -4,4 +4,5 @@ pub mod dns;
 pub mod monitor;
 pub mod ntp;
 pub mod probe;
+pub mod process;
 pub mod udp;
