@@ -2,12 +2,14 @@
 //!
 //! [`v1`] holds the messages and services of the package `vantage.v1`; the laws of the stream stand above
 //! [`Execute`](v1::monitor_service_client::MonitorServiceClient::execute). [`descriptors`] is the same contract as data, which is how the
-//! manager shows reports of kinds that it has never heard of. The file of checks is read into the same messages by `file`.
+//! manager shows reports of kinds that it has never heard of. The file of checks is read into the same messages by [`mod@file`].
 
 use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
 
+pub mod duration;
+pub mod file;
 pub mod json;
 
 /// The messages and services of `vantage.v1`, generated from the .proto files.

@@ -1,1 +1,13 @@
-//! Room.
+//! What every long-running process of Vantage needs, and nothing about probing.
+//!
+//! Telemetry to stderr, signals, readiness, backoff, TLS from files, the plain HTTP listener for health and figures, exit codes, wall time.
+
+pub mod backoff;
+pub mod clock;
+pub mod exit;
+pub mod exposure;
+pub mod http;
+pub mod readiness;
+pub mod signal;
+pub mod telemetry;
+pub mod tls;

@@ -1,1 +1,32 @@
-//! Room.
+//! The monitor: runs orders for clients, and keeps their results until they are taken.
+//!
+//! `schedule`, `order`, `book` and `journal` decide and take the time as an argument; `session` owns one client's share of them and acts;
+//! `execute` and `admin` are the two gRPC services; `serve` is the whole.
+
+pub mod admission;
+pub mod book;
+pub mod cli;
+pub mod client;
+mod commands;
+pub mod config;
+mod console;
+pub mod doctor;
+pub mod figures;
+mod human;
+pub mod journal;
+pub mod order;
+pub mod policy;
+mod probe;
+pub mod registry;
+pub mod schedule;
+pub mod serve;
+pub mod session;
+mod start;
+pub mod tables;
+pub mod tally;
+
+mod admin;
+mod execute;
+
+pub use config::Settings;
+pub use serve::serve;

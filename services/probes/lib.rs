@@ -145,6 +145,12 @@ impl Plan {
     }
 }
 
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("kind", &self.name).field("target", &self.target()).field("options", &self.options).finish()
+    }
+}
+
 /// The kind's name of a probe that may not be parseable: "" where it has none.
 pub fn kind_of(probe: &v1::Probe) -> &'static str {
     probe.kind.as_ref().map_or("", name_of)

@@ -117,6 +117,11 @@ impl EchoSocket {
         Ok(Self { socket, version, target, raw, identifier, buffer: vec![0; 60 + HEADER + size + 1] })
     }
 
+    /// Whom it is connected to.
+    pub(crate) fn target(&self) -> IpAddr {
+        self.target
+    }
+
     /// "datagram" or "raw".
     pub(crate) fn style(&self) -> &'static str {
         if self.raw { "raw" } else { "datagram" }

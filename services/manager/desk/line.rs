@@ -1,0 +1,105 @@
+//! What is known of one check from one monitor. Pure: time is an argument.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+use vantage_contract::v1::ProbeResult;
+
+use super::view::LineView;
+use crate::{
+    alert::{Confirmed, Settings},
+    state::{self, Say},
+    words,
+};
+
+#[derive(Debug)]
+pub(super) struct Line {
+    last: Arc<ProbeResult>,
+    arrived: Instant,
+    determined: Option<Determined>,
+    confirmed: Confirmed,
+    totals: BTreeMap<(String, String), u64>,
+    /// The check's count of runs is used up: what was said last stays said.
+    done: bool,
+}
+
+/// The newest result that said something about the target, and was of its time.
+#[derive(Debug)]
+struct Determined {
+    result: Arc<ProbeResult>,
+    say: Say,
+    arrived: Instant,
+}
+
+impl Line {
+    /// A line that begins with a result, which is still to be entered.
+    pub(super) fn new(first: Arc<ProbeResult>, now: Instant) -> Self {
+        Self { last: first, arrived: now, determined: None, confirmed: Confirmed::default(), totals: BTreeMap::new(), done: false }
+    }
+
+    pub(super) fn enter(
+        &mut self,
+        result: &Arc<ProbeResult>,
+        now: Instant,
+        wall: SystemTime,
+        patience: Duration,
+        count: u64,
+        settings: Settings,
+    ) {
+        let key = (words::outcome(result.outcome), words::reason(result.reason));
+        *self.totals.entry(key).or_default() += result.run_count.max(1);
+        self.last = Arc::clone(result);
+        self.arrived = now;
+        let due = result.due_time.and_then(|due| SystemTime::try_from(due).ok());
+        if let Some(say) = state::say(result.outcome).filter(|_| state::punctual(due, wall, patience)) {
+            if self.fresh(now, patience).is_none() {
+                // What was confirmed before a silence is no longer.
+                self.confirmed = Confirmed::default();
+            }
+            self.confirmed.enter(say, settings);
+            self.determined = Some(Determined { result: Arc::clone(result), say, arrived: now });
+        }
+        self.done = count > 0 && result.run.saturating_add(result.run_count.max(1)) >= count;
+    }
+
+    /// What the monitor says, if that is fresh.
+    pub(super) fn fresh(&self, now: Instant, patience: Duration) -> Option<Say> {
+        let determined = self.determined.as_ref()?;
+        (self.done || now.saturating_duration_since(determined.arrived) < patience).then_some(determined.say)
+    }
+
+    pub(super) fn confirmed(&self) -> Option<Say> {
+        self.confirmed.say()
+    }
+
+    pub(super) fn determined(&self) -> Option<&Arc<ProbeResult>> {
+        self.determined.as_ref().map(|determined| &determined.result)
+    }
+
+    pub(super) fn last(&self) -> &Arc<ProbeResult> {
+        &self.last
+    }
+
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// The line of a check that was changed: what was counted goes on, what was said is void.
+    pub(super) fn renewed(self) -> Self {
+        Self { determined: None, confirmed: Confirmed::default(), done: false, ..self }
+    }
+
+    pub(super) fn view(&self, monitor: &str, now: Instant, patience: Duration) -> LineView {
+        LineView {
+            monitor: monitor.to_owned(),
+            last: Arc::clone(&self.last),
+            age: now.saturating_duration_since(self.arrived),
+            fresh: self.fresh(now, patience).is_some(),
+            totals: self.totals.clone(),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The whole manager: build, run, drain.
+
+use std::{io::Write, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use vantage_daemon::{
+    exit::{Exit, Fatal},
+    http,
+    readiness::Readiness,
+    signal::Signals,
+};
+
+use crate::{
+    alert,
+    cli::RunArgs,
+    config::{self, Additions, Judge, Setup},
+    desk::Desk,
+    link::Settings,
+    manager::{Manager, Source},
+    metrics, once,
+    print::{Printer, Style},
+    reload::Watch,
+    store::memory::{Bounds, MemoryStore},
+    web,
+};
+
+/// Starts a monitor in this process, on a listener, until it is told to drain; it ends when it has delivered what was in flight.
+pub type Embed = dyn Fn(TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), Fatal>> + Send>> + Send + Sync;
+
+/// What a manager lives in.
+pub struct World {
+    /// The command line.
+    pub arguments: RunArgs,
+    /// Who knows the fields of probes.
+    pub judge: Arc<Judge>,
+    /// Who makes embedded monitors.
+    pub embed: Box<Embed>,
+    /// What it is told from outside.
+    pub signals: Signals,
+    /// Where results are printed.
+    pub stdout: Box<dyn Write + Send>,
+    /// Whether people read them there.
+    pub stdout_is_terminal: bool,
+}
+
+/// Runs a manager until it is told to stop, or is done.
+pub async fn run(world: World) -> Result<Exit, Fatal> {
+    let World { arguments, judge, embed, signals, stdout, stdout_is_terminal } = world;
+    let path = arguments.config.clone().ok_or_else(|| Fatal::new(Exit::Usage, "give --config FILE"))?;
+    let additions = Additions { monitors: arguments.monitors.clone(), embedded: arguments.embedded };
+    let watch = (!arguments.once && path != Path::new("-")).then(|| Watch::start(&path));
+    let mut setup = Setup::load(&path, &additions, judge.as_ref())?;
+
+    let client_id = match arguments.client_id.clone() {
+        Some(id) => id,
+        None => config::client_id(&path, arguments.once)?,
+    };
+    let settings = Arc::new(Settings::new(client_id, arguments.name.clone().unwrap_or_else(config::host_name)));
+    let printer = Printer::start(Style::new(arguments.output, stdout_is_terminal), stdout)?;
+    let embedded = if setup.embeds() { Some(Embedded::start(&arguments, &embed).await?) } else { None };
+    let embedded_address = embedded.as_ref().map(|embedded| embedded.address);
+    setup.complete(embedded_address);
+
+    if arguments.once {
+        return ask_once(&setup, settings, &printer, embedded, &signals).await;
+    }
+
+    let readiness = Readiness::default();
+    let desk = Desk::new(Arc::new(MemoryStore::new(Bounds::default())), alert::Settings::default());
+    let stop = CancellationToken::new();
+    let services = TaskTracker::new();
+    if let Some(address) = arguments.http.0 {
+        check_exposure(address, arguments.insecure_http)?;
+        let listener = http::bind("HTTP", address).await?;
+        let address = listener.local_addr().map_or(address, |bound| bound);
+        tracing::info!(%address, "serving HTTP");
+        let mut figures = Registry::default();
+        metrics::register(desk.clone(), &mut figures);
+        let page = web::Settings { host_names: arguments.http_hosts.clone(), ..web::Settings::default() };
+        let routes = http::routes(readiness.clone(), Arc::new(figures)).merge(web::routes(desk.clone(), page));
+        services.spawn(http::serve(listener, routes, stop.clone()));
+    }
+    let watched = desk.clone();
+    let stopped = stop.clone();
+    services.spawn(async move { watched.watch(stopped).await });
+    services.close();
+
+    let source = Source { path, additions, judge, embedded_address };
+    let manager = Manager::new(source, settings, readiness, desk, printer.clone());
+    let ended = manager.live(setup, watch, embedded, signals, printer.gone()).await;
+    stop.cancel();
+    services.wait().await;
+    ended
+}
+
+/// Refuses to show page and figures to a whole network, unless somebody says so.
+fn check_exposure(address: SocketAddr, allowed: bool) -> Result<(), Fatal> {
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    if allowed {
+        tracing::warn!(%address, "HTTP stands open beyond loopback, as asked for by --insecure-http");
+        return Ok(());
+    }
+    Err(Fatal::new(
+        Exit::Usage,
+        format!(
+            "--http {address} would show all checks and results, in the clear, to everybody who reaches it. Give a loopback address, with a proxy \
+             before it that asks who comes; or --insecure-http if the network itself keeps others out."
+        ),
+    ))
+}
+
+async fn ask_once(
+    setup: &Setup,
+    settings: Arc<Settings>,
+    printer: &Printer,
+    embedded: Option<Embedded>,
+    signals: &Signals,
+) -> Result<Exit, Fatal> {
+    let asked = tokio::select! {
+        asked = once::run(setup, settings, printer, &signals.drain) => asked,
+        () = signals.end.cancelled() => Ok(Exit::SomeUndetermined),
+    };
+    if let Some(embedded) = embedded {
+        // Everything is delivered: what it may still do is of no use to anybody.
+        embedded.drain.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(1), embedded.task).await;
+    }
+    asked
+}
+
+/// A monitor in this process.
+pub(crate) struct Embedded {
+    address: SocketAddr,
+    pub(crate) drain: CancellationToken,
+    pub(crate) task: JoinHandle<Result<(), Fatal>>,
+}
+
+impl Embedded {
+    async fn start(arguments: &RunArgs, embed: &Embed) -> Result<Self, Fatal> {
+        let mut address = arguments.embedded_listen;
+        if !address.ip().to_canonical().is_loopback() {
+            return Err(Fatal::new(
+                Exit::Usage,
+                format!("--embedded-listen {address}: the embedded monitor serves this machine only; run vantage-monitor for others"),
+            ));
+        }
+        if arguments.once {
+            address.set_port(0);
+        }
+        let listener = http::bind("the embedded monitor", address).await?;
+        let address =
+            listener.local_addr().map_err(|error| Fatal::new(Exit::OsError, format!("ask for the listener's address: {error}")))?;
+        let drain = CancellationToken::new();
+        if !arguments.once {
+            tracing::info!(%address, "serving gRPC of the embedded monitor");
+        }
+        Ok(Self { address, task: tokio::spawn(embed(listener, drain.clone())), drain })
+    }
+}

@@ -1,0 +1,326 @@
+//! The orders of one client, and which of their runs is due next. Pure: time is an argument.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+use vantage_contract::v1::{Reason, Start};
+
+use crate::{
+    order::{Facts, Order},
+    schedule::Now,
+};
+
+/// Names an order within its session: a replaced one has another id.
+pub type OrderId = u64;
+
+/// What became of a Start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// A new order stands.
+    New,
+    /// It took the place of the one of that name.
+    Replaced,
+    /// An identical order stands already, and goes on.
+    Unchanged,
+}
+
+/// What has to be done about a run that is due.
+#[derive(Debug)]
+pub enum Due {
+    /// Run it.
+    Run(Ticket),
+    /// It can't be run any more: account for it.
+    Skip {
+        /// Whose run it is.
+        facts: Arc<Facts>,
+        /// The first run.
+        run: u64,
+        /// How many.
+        count: u64,
+        /// When the first was due.
+        due: std::time::SystemTime,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// A run that is to be started.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// The order; none for a RunOnce.
+    pub order: Option<OrderId>,
+    /// Whose run it is.
+    pub facts: Arc<Facts>,
+    /// Its number.
+    pub run: u64,
+    /// When it was due, on the monotonic clock.
+    pub due: Instant,
+    /// When it was due, on the wall clock.
+    pub due_wall: std::time::SystemTime,
+    /// If it has not started by then, it is too late.
+    pub give_up: Instant,
+    /// What it is then.
+    pub too_late: Reason,
+}
+
+/// The orders of one client.
+#[derive(Debug, Default)]
+pub struct Book {
+    orders: HashMap<OrderId, Order>,
+    by_name: HashMap<String, OrderId>,
+    /// When each order's next run is due; entries of orders that are gone, or whose next run is another, are stale and passed over.
+    agenda: BinaryHeap<Reverse<(Instant, OrderId, u64)>>,
+    last_id: OrderId,
+}
+
+impl Book {
+    /// How many orders stand, counted-out ones not included.
+    pub fn standing(&self) -> usize {
+        self.orders.values().filter(|order| !order.is_counted_out()).count()
+    }
+
+    /// How many orders are kept, counted-out ones included.
+    pub fn kept(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// Whether an order of that name is kept.
+    pub fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Places an order, unless an identical one stands.
+    pub fn place(&mut self, start: Start, monitor: &str, session: &str, now: Now) -> Placed {
+        let name = start.check.as_ref().map(|check| check.name.clone()).unwrap_or_default();
+        let before = self.by_name.get(&name).copied();
+        if let Some(standing) = before.and_then(|id| self.orders.get_mut(&id))
+            && standing.start == start
+        {
+            standing.restated = true;
+            return Placed::Unchanged;
+        }
+        if let Some(id) = before {
+            self.orders.remove(&id);
+        }
+        self.last_id += 1;
+        let order = Order::place(start, monitor, session, now);
+        self.plan_next(self.last_id, &order);
+        self.orders.insert(self.last_id, order);
+        self.by_name.insert(name, self.last_id);
+        if before.is_some() { Placed::Replaced } else { Placed::New }
+    }
+
+    /// Ends an order. False: there was none of that name.
+    pub fn stop(&mut self, name: &str) -> bool {
+        self.by_name.remove(name).and_then(|id| self.orders.remove(&id)).is_some()
+    }
+
+    /// Begins a restatement: from here on, orders have to be restated to outlive [`commit`](Book::commit).
+    pub fn begin_restatement(&mut self) {
+        for order in self.orders.values_mut() {
+            order.restated = false;
+        }
+    }
+
+    /// Ends orders that were not restated. Returns how many.
+    pub fn commit(&mut self) -> usize {
+        let before = self.orders.len();
+        self.orders.retain(|_, order| order.restated);
+        self.by_name.retain(|_, id| self.orders.contains_key(id));
+        before - self.orders.len()
+    }
+
+    /// Ends all orders. Returns how many.
+    pub fn clear(&mut self) -> usize {
+        let count = self.orders.len();
+        *self = Self { last_id: self.last_id, ..Self::default() };
+        count
+    }
+
+    /// Forgets orders that are counted out and idle; to be called when nothing of theirs is unacknowledged, so that a client that comes
+    /// back before it knew the end finds them.
+    pub fn forget_counted_out(&mut self) {
+        self.orders.retain(|_, order| !order.is_counted_out() || order.busy.is_some());
+        self.by_name.retain(|_, id| self.orders.contains_key(id));
+    }
+
+    /// When something will be due next.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.agenda.peek().map(|Reverse((due, ..))| *due)
+    }
+
+    /// What is due `now`, in the order of being due.
+    pub fn due(&mut self, now: Instant) -> Vec<Due> {
+        let mut dues = Vec::new();
+        while let Some(Reverse((at, id, run))) = self.agenda.peek().copied()
+            && at <= now
+        {
+            self.agenda.pop();
+            let Some(order) = self.orders.get_mut(&id).filter(|order| order.next_run == run) else { continue };
+            let Some(last) = order.schedule.last_due(run, now) else { continue };
+            let skip = |order: &Order, run, count, reason| Due::Skip {
+                facts: Arc::clone(&order.facts),
+                run,
+                count,
+                due: order.schedule.due_wall(run),
+                reason,
+            };
+            if last > run {
+                dues.push(skip(order, run, last - run, Reason::Overloaded));
+            }
+            order.next_run = last + 1;
+            if order.busy.is_some() {
+                dues.push(skip(order, last, 1, Reason::StillRunning));
+            } else {
+                order.busy = Some(last);
+                dues.push(Due::Run(Ticket {
+                    order: Some(id),
+                    facts: Arc::clone(&order.facts),
+                    run: last,
+                    due: order.schedule.due(last),
+                    due_wall: order.schedule.due_wall(last),
+                    // A little before the next one, so that a run that never came to its turn does not cost the next its own.
+                    give_up: order.schedule.due(last + 1) - order.schedule.interval() / 10,
+                    too_late: Reason::Overloaded,
+                }));
+            }
+            if !order.is_counted_out() {
+                self.agenda.push(Reverse((order.schedule.due(last + 1), id, last + 1)));
+            }
+        }
+        dues
+    }
+
+    /// A run of an order has ended.
+    pub fn ended(&mut self, id: OrderId) {
+        if let Some(order) = self.orders.get_mut(&id) {
+            order.busy = None;
+        }
+    }
+
+    fn plan_next(&mut self, id: OrderId, order: &Order) {
+        if !order.is_counted_out() {
+            self.agenda.push(Reverse((order.schedule.due(order.next_run), id, order.next_run)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use prost_types::Timestamp;
+    use vantage_contract::v1::Check;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn start(name: &str, revision: &str, count: u64, now: Now) -> Start {
+        let check = Check { name: name.into(), interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }), count, ..Check::default() };
+        Start { check: Some(check), revision: revision.into(), anchor: Some(Timestamp::from(now.wall)) }
+    }
+
+    fn runs(dues: &[Due]) -> Vec<(u64, u64, Option<Reason>)> {
+        dues.iter()
+            .map(|due| match due {
+                Due::Run(ticket) => (ticket.run, 1, None),
+                Due::Skip { run, count, reason, .. } => (*run, *count, Some(*reason)),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn restating_an_identical_order_changes_nothing() {
+        let (mut book, now) = (Book::default(), Now::read());
+        assert_eq!(book.place(start("a", "1", 0, now), "m", "s", now), Placed::New);
+        assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
+        book.begin_restatement();
+        assert_eq!(book.place(start("a", "1", 0, now), "m", "s", now), Placed::Unchanged);
+        assert_eq!(book.commit(), 0);
+        assert!(book.due(now.monotonic).is_empty());
+    }
+
+    #[test]
+    fn a_changed_order_starts_again_and_its_old_run_does_not_block_it() {
+        let (mut book, now) = (Book::default(), Now::read());
+        book.place(start("a", "1", 0, now), "m", "s", now);
+        assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
+        assert_eq!(book.place(start("a", "2", 0, now), "m", "s", now), Placed::Replaced);
+        assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
+        assert_eq!(book.standing(), 1);
+    }
+
+    #[test]
+    fn orders_not_restated_stop_at_commit_and_not_before() {
+        let (mut book, now) = (Book::default(), Now::read());
+        book.place(start("a", "1", 0, now), "m", "s", now);
+        book.place(start("b", "1", 0, now), "m", "s", now);
+        book.begin_restatement();
+        book.place(start("b", "1", 0, now), "m", "s", now);
+        assert_eq!(book.standing(), 2);
+        assert_eq!(book.commit(), 1);
+        assert!(!book.contains("a") && book.contains("b"));
+    }
+
+    #[test]
+    fn a_run_still_going_on_is_not_run_twice() {
+        let (mut book, now) = (Book::default(), Now::read());
+        book.place(start("a", "1", 0, now), "m", "s", now);
+        assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
+        assert_eq!(runs(&book.due(now.monotonic + SECOND)), [(1, 1, Some(Reason::StillRunning))]);
+        book.ended(1);
+        assert_eq!(runs(&book.due(now.monotonic + 2 * SECOND)), [(2, 1, None)]);
+    }
+
+    #[test]
+    fn runs_slept_through_are_one_range_and_the_newest_is_run() {
+        let (mut book, now) = (Book::default(), Now::read());
+        book.place(start("a", "1", 0, now), "m", "s", now);
+        assert_eq!(runs(&book.due(now.monotonic + 5 * SECOND)), [(0, 5, Some(Reason::Overloaded)), (5, 1, None)]);
+    }
+
+    #[test]
+    fn a_counted_order_ends_and_is_kept_until_it_may_be_forgotten() {
+        let (mut book, now) = (Book::default(), Now::read());
+        book.place(start("a", "1", 2, now), "m", "s", now);
+        assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
+        book.ended(1);
+        assert_eq!(runs(&book.due(now.monotonic + 9 * SECOND)), [(1, 1, None)]);
+        assert_eq!((book.standing(), book.kept()), (0, 1));
+        assert_eq!(book.place(start("a", "1", 2, now), "m", "s", now), Placed::Unchanged);
+        book.forget_counted_out();
+        assert_eq!(book.kept(), 1, "its last run is still going on");
+        book.ended(1);
+        book.forget_counted_out();
+        assert_eq!((book.kept(), book.next_due()), (0, None));
+    }
+
+    proptest! {
+        /// However irregularly the clock is looked at, and however long runs take, each run is accounted for exactly once, in order.
+        #[test]
+        fn every_run_is_due_exactly_once(steps in proptest::collection::vec((0_u64..4000, any::<bool>()), 1..100), count in 1_u64..200) {
+            let (mut book, now) = (Book::default(), Now::read());
+            book.place(start("a", "1", count, now), "m", "s", now);
+            let (mut at, mut next) = (now.monotonic, 0);
+            for (millis, ends) in steps {
+                at += Duration::from_millis(millis);
+                for (run, count, _) in runs(&book.due(at)) {
+                    prop_assert_eq!(run, next);
+                    next += count;
+                }
+                prop_assert!(next <= count);
+                if ends {
+                    book.ended(1);
+                }
+            }
+            let elapsed = u64::try_from((at - now.monotonic).as_millis()).unwrap_or(u64::MAX);
+            prop_assert_eq!(next, (elapsed / 1000 + 1).min(count));
+        }
+    }
+}

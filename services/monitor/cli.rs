@@ -1,0 +1,164 @@
+//! The command line: what can be asked of the program, and who answers. Results go to stdout, logs and errors to stderr.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use jiff::tz::TimeZone;
+use vantage_contract::json;
+use vantage_daemon::{
+    exit::{Exit, Fatal},
+    telemetry, tls,
+};
+
+use crate::{
+    client::{Link, Trust},
+    commands::{self, WatchArgs},
+    doctor::{self, DoctorArgs},
+    probe::{self, ProbeArgs},
+    start::{self, ServeArgs},
+    tables,
+};
+
+/// Runs probes for managers, and answers for itself.
+#[derive(Debug, Parser)]
+#[command(name = "vantage-monitor", version, arg_required_else_help = true, max_term_width = 120)]
+struct Cli {
+    /// What to log on stderr: a level, or directives as "info,vantage_monitor=debug" [default: info for serve, else warn]
+    #[arg(long, global = true, env = "VANTAGE_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves managers: runs their orders and keeps the results until they are taken
+    Serve(Box<ServeArgs>),
+    /// Probes once and shows what came of it; exits 0 (passed), 1 (failed) or 2 (undetermined)
+    Probe(Box<ProbeArgs>),
+    /// Lists the clients of a monitor
+    Clients(AskArgs),
+    /// Lists the queues of a monitor: what is due, in flight and not yet acknowledged
+    Queues(AskArgs),
+    /// Describes a monitor: who it is, what it can run, its bounds
+    Monitor(AskArgs),
+    /// Shows results as they come, until interrupted
+    Watch(WatchArgs),
+    /// Says what can run here, and what enables the rest; exits 1 if some kind of probe can't
+    Doctor(DoctorArgs),
+}
+
+/// Which monitor is asked, and how its answer is shown.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AskArgs {
+    /// The monitor's URL
+    #[arg(long, value_name = "URL", env = "VANTAGE_AT", default_value = "http://127.0.0.1:54321")]
+    pub(crate) at: String,
+    /// What to print: text for people, or one JSON document
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Output,
+    /// How the monitor is trusted
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// What is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    /// Text for people.
+    #[default]
+    Text,
+    /// JSON for programs, with the names of the contract.
+    Json,
+}
+
+/// Parses the command line and does what it says. Needs a runtime.
+pub async fn run(line: impl IntoIterator<Item = OsString>) -> Result<Exit, Fatal> {
+    tls::install_provider();
+    let cli = match Cli::try_parse_from(line) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let log = cli.log.as_deref();
+    if !matches!(cli.command, Command::Serve(_)) {
+        telemetry::start(log.unwrap_or("warn"))?;
+    }
+    match cli.command {
+        Command::Serve(args) => start::run(&args, log.unwrap_or("info")).await,
+        Command::Probe(args) => Box::pin(probe::run(&args)).await,
+        Command::Clients(args) => {
+            let link = Link::connect(&args.at, &args.trust).await?;
+            let answer = tables::clients(&link).await.map_err(|status| link.fatal(&status))?;
+            print(&match args.output {
+                Output::Text => tables::clients_table(&answer.clients, &TimeZone::system()),
+                Output::Json => format!("{}\n", json::to_json(&answer)),
+            })
+        }
+        Command::Queues(args) => {
+            let link = Link::connect(&args.at, &args.trust).await?;
+            let answer = tables::queues(&link).await.map_err(|status| link.fatal(&status))?;
+            print(&match args.output {
+                Output::Text => tables::queues_table(&answer.queues),
+                Output::Json => format!("{}\n", json::to_json(&answer)),
+            })
+        }
+        Command::Monitor(args) => commands::monitor(&args).await,
+        Command::Watch(args) => commands::watch(&args).await,
+        Command::Doctor(args) => doctor::run(&args),
+    }
+}
+
+/// Help and version are answers; everything else that clap says is a slip.
+fn usage(error: &clap::Error) -> Result<Exit, Fatal> {
+    // Nothing is left to say where not even that can be written.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Exit::Ok),
+        _ => Ok(Exit::Usage),
+    }
+}
+
+/// Prints to stdout. A reader that has left, as `head` does, is no error.
+pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
+        Err(error) => Err(Fatal::new(Exit::OsError, format!("write to stdout: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    async fn exit(line: &str) -> Exit {
+        run(line.split(' ').map(OsString::from)).await.unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn help_is_an_answer_and_nothing_at_all_is_a_slip() {
+        assert_eq!(exit("vantage-monitor --help").await, Exit::Ok);
+        assert_eq!(exit("vantage-monitor probe ping --help").await, Exit::Ok);
+        assert_eq!(exit("vantage-monitor --version").await, Exit::Ok);
+        for slip in [
+            "vantage-monitor",
+            "vantage-monitor probe",
+            "vantage-monitor probe ping",
+            "vantage-monitor sevre",
+            "vantage-monitor clients --output xml",
+        ] {
+            assert_eq!(exit(slip).await, Exit::Usage, "{slip}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `monitor` and `watch`: one answer, and answers without end.
+
+use clap::Args;
+use jiff::tz::TimeZone;
+use vantage_contract::{
+    json,
+    v1::{GetMonitorRequest, GetMonitorResponse, ProbeResult, WatchResultsRequest},
+};
+use vantage_daemon::exit::{Exit, Fatal};
+
+use crate::{
+    cli::{AskArgs, Output, print},
+    client::Link,
+    human,
+    tables::{plain, printable, text},
+};
+
+/// Which results to watch.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WatchArgs {
+    /// Only those of this client
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
+    /// Only those of the check with this name
+    #[arg(long, value_name = "NAME")]
+    check: Option<String>,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Describes the monitor.
+pub(crate) async fn monitor(args: &AskArgs) -> Result<Exit, Fatal> {
+    let link = Link::connect(&args.at, &args.trust).await?;
+    let answer = link.admin().get_monitor(GetMonitorRequest {}).await.map_err(|status| link.fatal(&status))?.into_inner();
+    print(&match args.output {
+        Output::Text => description(&answer, &TimeZone::system()),
+        Output::Json => format!("{}\n", json::to_json(&answer)),
+    })
+}
+
+/// Shows results until the monitor stops or the reader leaves.
+pub(crate) async fn watch(args: &WatchArgs) -> Result<Exit, Fatal> {
+    let WatchArgs { client, check, ask } = args;
+    let link = Link::connect(&ask.at, &ask.trust).await?;
+    let request = WatchResultsRequest { client_id: client.clone().unwrap_or_default(), check_name: check.clone().unwrap_or_default() };
+    let mut results = link.admin().watch_results(request).await.map_err(|status| link.fatal(&status))?.into_inner();
+    let zone = TimeZone::system();
+    while let Some(watched) = results.message().await.map_err(|status| link.fatal(&status))? {
+        if watched.missed_count > 0 {
+            tracing::warn!(missed = watched.missed_count, "results came faster than they could be shown");
+        }
+        let Some(result) = &watched.result else { continue };
+        print(&match ask.output {
+            Output::Text => line(result, &zone) + "\n",
+            Output::Json => format!("{}\n", json::to_json(result)),
+        })?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn description(monitor: &GetMonitorResponse, zone: &TimeZone) -> String {
+    let mut table = plain(&["", ""], &[]);
+    let since = monitor.start_time.as_ref().map(|at| human::instant(at, zone)).unwrap_or_default();
+    let rows = [
+        ("name", printable(&monitor.name)),
+        ("version", printable(&monitor.version)),
+        ("started", since),
+        ("state", if monitor.draining { "draining" } else { "serving" }.to_owned()),
+        ("clients", monitor.client_count.to_string()),
+        ("orders", monitor.order_count.to_string()),
+        ("in flight", format!("{} of {}", monitor.in_flight_count, monitor.in_flight_limit)),
+    ];
+    table.add_rows(rows.map(|(name, value)| [name.to_owned(), value]));
+    for capability in &monitor.capabilities {
+        let can = if capability.available { "can run" } else { "can't run" };
+        table.add_row([printable(&capability.kind), format!("{can}: {}", printable(&capability.detail))]);
+    }
+    text(&table).lines().skip(1).map(|line| format!("{line}\n")).collect()
+}
+
+/// One result on one line: "[2026-11-22 08:19:05] [ping] [passed] [google@fra-1: 142.250.72.164 71.3 ms]". Where it did not pass, the
+/// summary follows.
+fn line(result: &ProbeResult, zone: &TimeZone) -> String {
+    let at = result.start_time.as_ref().or(result.due_time.as_ref()).map(|at| human::instant(at, zone)).unwrap_or_default();
+    let outcome = human::words(result.outcome().as_str_name(), "OUTCOME_");
+    let mut facts = format!("{}@{}:", printable(&result.check_name), printable(&result.monitor));
+    let measured = result.latency.as_ref().map(human::duration).unwrap_or_default();
+    let runs = if result.run_count > 1 { format!("{} runs", result.run_count) } else { String::new() };
+    for fact in [printable(&result.address), measured, runs] {
+        if !fact.is_empty() {
+            facts = facts + " " + &fact;
+        }
+    }
+    let line = format!("[{at}] [{}] [{outcome}] [{}]", printable(&result.kind), facts.trim_end_matches(':'));
+    if result.reason == 0 {
+        return line;
+    }
+    format!("{line} {}: {}", human::words(result.reason().as_str_name(), "REASON_"), printable(&result.summary))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::{Duration, Timestamp};
+    use vantage_contract::v1::{Capability, Outcome, Reason};
+
+    use super::*;
+
+    #[test]
+    fn a_result_has_one_line() {
+        let mut result = ProbeResult {
+            check_name: "google".into(),
+            kind: "ping".into(),
+            monitor: "local".into(),
+            run_count: 1,
+            start_time: Some(Timestamp { seconds: 1_795_335_545, nanos: 0 }),
+            outcome: Outcome::Passed.into(),
+            address: "142.250.72.164".into(),
+            latency: Some(Duration { seconds: 0, nanos: 71_300_000 }),
+            ..ProbeResult::default()
+        };
+        let shown = |result: &ProbeResult| line(result, &TimeZone::UTC);
+        assert_eq!(shown(&result), "[2026-11-22 08:19:05] [ping] [passed] [google@local: 142.250.72.164 71.3 ms]");
+        result.outcome = Outcome::Skipped.into();
+        result.reason = Reason::Overloaded.into();
+        result.summary = "too much\nto do".into();
+        (result.run_count, result.latency, result.address) = (3, None, String::new());
+        let expected = "[2026-11-22 08:19:05] [ping] [skipped] [google@local: 3 runs] overloaded: too much\u{fffd}to do";
+        assert_eq!(shown(&result), expected);
+    }
+
+    #[test]
+    fn a_monitor_is_described_with_what_it_can_run() {
+        let ping = Capability { kind: "ping".into(), available: false, detail: "no echo sockets".into() };
+        let monitor = GetMonitorResponse { name: "fra-1".into(), in_flight_limit: 1000, capabilities: vec![ping], ..Default::default() };
+        let expected = "\
+name       fra-1
+version
+started
+state      serving
+clients    0
+orders     0
+in flight  0 of 1000
+ping       can't run: no echo sockets
+";
+        assert_eq!(description(&monitor, &TimeZone::UTC), expected);
+    }
+}

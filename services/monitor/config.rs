@@ -1,0 +1,231 @@
+//! The monitor's settings: their names, units, ranges and defaults, in one place.
+//!
+//! They come from a JSON file (`serve --config FILE`; `deploy/monitor.json` is one), in which every field may be left out and none may be
+//! unknown; flags and the environment (`VANTAGE_*`) win over it. Durations are text with a unit: "250ms", "10s", "1m 30s", "7d".
+
+pub(crate) mod fields;
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tonic::{
+    metadata::{Ascii, MetadataValue},
+    transport::ServerTlsConfig,
+};
+use vantage_daemon::{
+    exit::{Exit, Fatal},
+    exposure::Protection,
+    tls,
+};
+
+use crate::policy::Policy;
+
+/// The port of the contract.
+pub const PORT: u16 = 54321;
+
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The name that every result carries, unique among a manager's monitors. 1 to 64 printable ASCII characters. Default: the host's
+    /// name.
+    #[serde(deserialize_with = "fields::name")]
+    pub name: String,
+    /// Where gRPC is served: address:port; port 0 takes any free one. Beyond loopback it needs `tls` with `client_ca_file` or with
+    /// `token_file`. Default 127.0.0.1:54321.
+    #[serde(deserialize_with = "fields::address")]
+    pub listen: SocketAddr,
+    /// Where health (`/livez`, `/readyz`) and figures (`/metrics`) are served, in the clear: address:port, or "off". Nothing can be asked
+    /// of the monitor there; the figures name its clients. Default 127.0.0.1:54322.
+    #[serde(deserialize_with = "fields::listener")]
+    pub http_listen: Option<SocketAddr>,
+    /// TLS for gRPC. Default: none.
+    pub tls: Option<Tls>,
+    /// A file whose content (without the line end, at least 16 characters) every caller has to send as bearer token. Default: none.
+    #[serde(deserialize_with = "fields::some_path")]
+    pub token_file: Option<PathBuf>,
+    /// Lets gRPC stand open beyond loopback without TLS or without anybody being known: for networks that keep others out by themselves.
+    /// Default false.
+    pub allow_unprotected_listener: bool,
+    /// How much at once.
+    pub limits: Limits,
+    /// How much is kept for clients that are away.
+    pub journal: Journal,
+    /// How long a client that stays away is remembered, with its orders. 1 minute to 365 days. Default 7 days.
+    #[serde(deserialize_with = "fields::duration::<{ 60 * SECOND }, { 365 * DAY }, _>")]
+    pub client_expiry: Duration,
+    /// How the death of a silent peer is noticed.
+    pub keepalive: Keepalive,
+    /// How long a monitor that is told to stop waits for runs in flight and for their results to be taken. 0 to 1 hour. Default 10 s.
+    #[serde(deserialize_with = "fields::duration::<0, HOUR, _>")]
+    pub drain_timeout: Duration,
+    /// What orders may ask. The one part that SIGHUP reloads. Default: see [`PolicySettings`](crate::policy::PolicySettings).
+    pub policy: Policy,
+}
+
+/// TLS for gRPC, from PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The monitor's certificate chain.
+    #[serde(deserialize_with = "fields::path")]
+    pub certificate_file: PathBuf,
+    /// The key of it.
+    #[serde(deserialize_with = "fields::path")]
+    pub key_file: PathBuf,
+    /// The authorities whose certificates callers have to show. Default: callers need none.
+    #[serde(default, deserialize_with = "fields::some_path")]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// How much at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Runs in flight; further ones wait. 1 to 100,000. Default 1000.
+    #[serde(deserialize_with = "fields::number::<1, 100_000, _, _>")]
+    pub in_flight: usize,
+    /// Runs that are due and wait for one in flight to end; further ones are skipped, OVERLOADED. 0 to 1,000,000. Default 10,000.
+    #[serde(deserialize_with = "fields::number::<0, 1_000_000, _, _>")]
+    pub max_waiting: usize,
+    /// Clients known, connected or away; further ones get RESOURCE_EXHAUSTED. 1 to 10,000. Default 100.
+    #[serde(deserialize_with = "fields::number::<1, 10_000, _, _>")]
+    pub clients: usize,
+    /// Orders that one client may have standing; further ones get RESOURCE_EXHAUSTED. 1 to 1,000,000. Default 20,000.
+    #[serde(deserialize_with = "fields::number::<1, 1_000_000, _, _>")]
+    pub orders_per_client: usize,
+}
+
+/// How much is kept for clients that are away, or that do not acknowledge. Beyond it the oldest results become `skipped`, JOURNAL_FULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    /// Bytes for each client. 64 KiB to 64 GiB. Default 64 MiB (67108864).
+    #[serde(deserialize_with = "fields::number::<65_536, 68_719_476_736, _, _>")]
+    pub bytes: u64,
+    /// How old a result may become. 1 minute to 365 days. Default 24 h.
+    #[serde(deserialize_with = "fields::duration::<{ 60 * SECOND }, { 365 * DAY }, _>")]
+    pub age: Duration,
+}
+
+/// HTTP/2 keepalives (RFC 9113 section 6.7): a peer is given up after `interval + timeout` of silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keepalive {
+    /// From one PING frame to the next. 1 s to 1 hour. Default 10 s.
+    #[serde(deserialize_with = "fields::duration::<SECOND, HOUR, _>")]
+    pub interval: Duration,
+    /// How long the answer may take. 100 ms to 1 hour. Default 5 s.
+    #[serde(deserialize_with = "fields::duration::<100, HOUR, _>")]
+    pub timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: host_name(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            http_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT + 1))),
+            tls: None,
+            token_file: None,
+            allow_unprotected_listener: false,
+            limits: Limits::default(),
+            journal: Journal::default(),
+            client_expiry: Duration::from_millis(7 * DAY),
+            keepalive: Keepalive::default(),
+            drain_timeout: Duration::from_secs(10),
+            policy: Policy::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { in_flight: 1000, max_waiting: 10_000, clients: 100, orders_per_client: 20_000 }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { bytes: 64 << 20, age: Duration::from_millis(DAY) }
+    }
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(5) }
+    }
+}
+
+impl Settings {
+    /// Reads a settings file. Files that it names are looked for beside it. The error names file, line and column.
+    pub fn load(file: &Path) -> Result<Self, Fatal> {
+        let wrong = |why: String| Fatal::new(Exit::Config, why);
+        let text = fs::read_to_string(file).map_err(|error| wrong(format!("read {}: {error}", file.display())))?;
+        let mut settings = parse(&text).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+        // Joining an absolute path leaves it as it is.
+        let beside = |path: &mut PathBuf| *path = file.parent().unwrap_or(Path::new("")).join(&path);
+        if let Some(tls) = &mut settings.tls {
+            beside(&mut tls.certificate_file);
+            beside(&mut tls.key_file);
+            tls.client_ca_file.as_mut().map(beside);
+        }
+        settings.token_file.as_mut().map(beside);
+        Ok(settings)
+    }
+
+    /// The policy in force; all clones are one, so that a reload reaches everybody.
+    pub fn policy(&self) -> Policy {
+        self.policy.clone()
+    }
+
+    /// How the gRPC listener is protected.
+    pub fn protection(&self) -> Protection {
+        Protection {
+            tls: self.tls.is_some(),
+            client_certificates: self.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()),
+            token: self.token_file.is_some(),
+            overridden: self.allow_unprotected_listener,
+        }
+    }
+
+    /// The server's side of TLS, read from its files; none where it is not wanted.
+    pub fn server_tls(&self) -> Result<Option<ServerTlsConfig>, Fatal> {
+        let read = |tls: &Tls| tls::server(&tls.certificate_file, &tls.key_file, tls.client_ca_file.as_deref());
+        self.tls.as_ref().map(read).transpose()
+    }
+
+    /// The `authorization` header that callers have to send, read from its file; none where it is not wanted.
+    pub fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, Fatal> {
+        self.token_file.as_deref().map(tls::bearer).transpose()
+    }
+}
+
+/// Reads settings. The error is "limits.in_flight: must be 1 to 100000, is 0 at line 1 column 27".
+fn parse(text: &str) -> Result<Settings, String> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let settings = serde_path_to_error::deserialize(&mut reader).map_err(|error| match error.path().iter().next() {
+        Some(_) => error.to_string(),
+        None => error.into_inner().to_string(),
+    })?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(settings)
+}
+
+/// The host's name, or "monitor" where it has none that can be used.
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    fields::parse_name(name.trim_end()).unwrap_or_else(|_| "monitor".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! `MonitorService`: the streams of clients.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
+use vantage_contract::v1::{ExecuteRequest, Hello, ProbeResult, execute_request::Order, monitor_service_server::MonitorService};
+
+use crate::{
+    registry::Registry,
+    session::{self, Attached, Command, Shared},
+};
+
+/// How long a stream may stay without its Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_CLIENT_ID_BYTES: usize = 128;
+const MAX_CLIENT_NAME_BYTES: usize = 128;
+const MAX_CLIENT_VERSION_BYTES: usize = 64;
+const MAX_STORED_SESSIONS: usize = 1000;
+
+/// Serves the streams of clients.
+#[derive(Clone)]
+pub(crate) struct Execute {
+    pub registry: Registry,
+}
+
+#[tonic::async_trait]
+impl MonitorService for Execute {
+    type ExecuteStream = ReceiverStream<Result<ProbeResult, Status>>;
+
+    async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Self::ExecuteStream>, Status> {
+        let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+        let mut requests = request.into_inner();
+        let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded(format!("no Hello within {HELLO_TIMEOUT:?}")))??;
+        let Some(ExecuteRequest { order: Some(Order::Hello(hello)) }) = first else {
+            return Err(session::invalid("order", "the first request must be a Hello"));
+        };
+        validate(&hello)?;
+        let (commands, Attached { stream, session, results }) = self.registry.attach(hello, address).await?;
+        tokio::spawn(listen(requests, commands, stream));
+
+        let mut response = Response::new(ReceiverStream::new(results));
+        let headers = response.metadata_mut();
+        for (name, value) in [("vantage-monitor", &self.shared().settings.name), ("vantage-session", &session)] {
+            if let Ok(value) = MetadataValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        }
+        Ok(response)
+    }
+}
+
+impl Execute {
+    fn shared(&self) -> &Shared {
+        &self.registry.shared
+    }
+}
+
+/// Passes a stream's requests on. Who sends faster than the session obeys waits, by the flow control of HTTP/2.
+async fn listen(mut requests: Streaming<ExecuteRequest>, commands: mpsc::Sender<Command>, stream: u64) {
+    loop {
+        let command = match requests.message().await {
+            Ok(Some(request)) => Command::Request { stream, request: request.into() },
+            // Also what a peer looks like that has died: then the response side shows it.
+            Ok(None) => Command::HalfClosed { stream },
+            Err(_) => Command::Lost { stream },
+        };
+        let is_last = !matches!(command, Command::Request { .. });
+        if commands.send(command).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+fn validate(hello: &Hello) -> Result<(), Status> {
+    let Hello { client_id, client_name, client_version, stored_sessions } = hello;
+    if client_id.is_empty() || client_id.len() > MAX_CLIENT_ID_BYTES || !client_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(session::invalid("hello.client_id", "must be 1 to 128 bytes of printable ASCII without spaces"));
+    }
+    if client_name.len() > MAX_CLIENT_NAME_BYTES {
+        return Err(session::invalid("hello.client_name", "must be at most 128 bytes"));
+    }
+    if client_version.len() > MAX_CLIENT_VERSION_BYTES {
+        return Err(session::invalid("hello.client_version", "must be at most 64 bytes"));
+    }
+    if stored_sessions.len() > MAX_STORED_SESSIONS {
+        return Err(session::invalid("hello.stored_sessions", "must be at most 1000"));
+    }
+    Ok(())
+}

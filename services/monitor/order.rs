@@ -1,0 +1,235 @@
+//! Orders: checks that a client has placed, when their runs are due, and the records that account for them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use prost_types::Timestamp;
+use vantage_contract::v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start};
+use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch};
+
+use crate::schedule::{Now, Schedule};
+
+/// The interval of a check that names none.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest interval.
+pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest interval.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_NAME_BYTES: usize = 128;
+const MAX_REVISION_BYTES: usize = 64;
+const MAX_LABELS: usize = 32;
+
+/// What every record of an order says of it.
+#[derive(Debug)]
+pub struct Facts {
+    /// A record with all that is the same in each run; the rest is empty.
+    template: ProbeResult,
+    kind: &'static str,
+    /// Why it can't be run, if it can't.
+    pub plan: Result<Plan, Invalid>,
+}
+
+/// When a run was due, and when it started.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// When it was due, on the wall clock.
+    pub due: SystemTime,
+    /// When it started, on the wall clock.
+    pub start: SystemTime,
+    /// From due to started, on the monotonic clock.
+    pub lateness: Duration,
+}
+
+impl Facts {
+    /// What a check is, for the monitor called `monitor` in `session`. Whatever is wrong with it is kept, and told in each record.
+    pub fn new(check: &Check, revision: &str, monitor: &str, session: &str) -> Self {
+        let plan = validate(check, revision).and_then(|()| Plan::parse(check.probe.as_ref().unwrap_or(&Probe::default())));
+        let kind = check.probe.as_ref().map(vantage_probes::kind_of).unwrap_or_default();
+        let template = ProbeResult {
+            check_name: cut(&check.name, MAX_NAME_BYTES),
+            kind: kind.to_owned(),
+            target: plan.as_ref().map(Plan::target).unwrap_or_default(),
+            labels: if check.labels.len() <= MAX_LABELS { check.labels.clone() } else { Default::default() },
+            revision: cut(revision, MAX_REVISION_BYTES),
+            monitor: monitor.to_owned(),
+            session: session.to_owned(),
+            ..ProbeResult::default()
+        };
+        Self { template, kind, plan }
+    }
+
+    /// The kind's name; empty where there is none.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The name of the check.
+    pub fn name(&self) -> &str {
+        &self.template.check_name
+    }
+
+    /// The record of a run that happened.
+    pub fn ran(&self, run: u64, timing: Timing, sight: Sight) -> ProbeResult {
+        let (latency, timing_source) = sight.latency.unzip();
+        ProbeResult {
+            run,
+            run_count: 1,
+            due_time: Some(Timestamp::from(timing.due)),
+            start_time: Some(Timestamp::from(timing.start)),
+            lateness: Some(stopwatch::to_proto(timing.lateness)),
+            outcome: sight.outcome.into(),
+            reason: sight.reason.into(),
+            attribution: sight.attribution.into(),
+            summary: sight.summary,
+            address: sight.address.map(|address| address.to_string()).unwrap_or_default(),
+            duration: Some(stopwatch::to_proto(sight.duration)),
+            phases: stopwatch::phases_to_proto(&sight.phases),
+            latency: latency.map(stopwatch::to_proto),
+            timing_source: timing_source.unwrap_or_default().into(),
+            report: sight.report,
+            ..self.template.clone()
+        }
+    }
+
+    /// The record of a run that came to nothing for a reason of our own: nothing was sent.
+    pub fn undone(&self, run: u64, timing: Timing, failure: Failure) -> ProbeResult {
+        let sight = Sight {
+            outcome: failure.outcome(),
+            reason: failure.reason,
+            attribution: failure.attribution,
+            summary: failure.sentence,
+            address: None,
+            duration: Duration::ZERO,
+            phases: Vec::new(),
+            latency: None,
+            report: None,
+        };
+        self.ran(run, timing, sight)
+    }
+
+    /// The record of `count` runs from `run` on that did not happen.
+    pub fn skipped(&self, run: u64, count: u64, due: SystemTime, reason: Reason) -> ProbeResult {
+        ProbeResult {
+            run,
+            run_count: count,
+            due_time: Some(Timestamp::from(due)),
+            outcome: Outcome::Skipped.into(),
+            reason: reason.into(),
+            attribution: Attribution::Vantage.into(),
+            summary: why_skipped(reason).to_owned(),
+            ..self.template.clone()
+        }
+    }
+}
+
+fn why_skipped(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Overloaded => "the monitor had more to do than it may do at once",
+        Reason::StillRunning => "the run before was still going on",
+        Reason::Expired => "it came too late to be run",
+        Reason::Draining => "the monitor was stopping",
+        Reason::ClockJump => "the clock jumped over it",
+        _ => "it was not run",
+    }
+}
+
+/// Cut to at most `bytes`, between characters.
+fn cut(text: &str, bytes: usize) -> String {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn validate(check: &Check, revision: &str) -> Result<(), Invalid> {
+    let name = &check.name;
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+        return Err(Invalid::new("name", format!("must be 1 to {MAX_NAME_BYTES} bytes without control characters")));
+    }
+    if revision.len() > MAX_REVISION_BYTES {
+        return Err(Invalid::new("revision", format!("must be at most {MAX_REVISION_BYTES} bytes")));
+    }
+    if check.labels.len() > MAX_LABELS {
+        return Err(Invalid::new("labels", format!("must be at most {MAX_LABELS}, are {}", check.labels.len())));
+    }
+    vantage_probes::target::duration("interval", check.interval, DEFAULT_INTERVAL, MIN_INTERVAL..=MAX_INTERVAL)?;
+    Ok(())
+}
+
+/// A check that a client has placed; it stands until stopped, replaced or counted out.
+#[derive(Debug)]
+pub struct Order {
+    /// What was placed, to tell a restatement from a change.
+    pub start: Start,
+    /// What the records say.
+    pub facts: Arc<Facts>,
+    /// When its runs are due.
+    pub schedule: Schedule,
+    /// The next run that is due and not yet accounted for.
+    pub next_run: u64,
+    /// The run that is waiting or in flight.
+    pub busy: Option<u64>,
+    /// Restated since the client's last Hello.
+    pub restated: bool,
+}
+
+impl Order {
+    /// Places an order `now`.
+    pub fn place(start: Start, monitor: &str, session: &str, now: Now) -> Self {
+        let check = start.check.clone().unwrap_or_default();
+        let facts = Arc::new(Facts::new(&check, &start.revision, monitor, session));
+        let interval = vantage_probes::target::duration("interval", check.interval, DEFAULT_INTERVAL, MIN_INTERVAL..=MAX_INTERVAL)
+            .unwrap_or(DEFAULT_INTERVAL);
+        let anchor = start.anchor.and_then(|anchor| SystemTime::try_from(anchor).ok());
+        let schedule = Schedule::place(&check.name, interval, check.count, anchor, now);
+        Self { next_run: schedule.first_run(), start, facts, schedule, busy: None, restated: true }
+    }
+
+    /// Whether all its runs have been started or accounted for.
+    pub fn is_counted_out(&self) -> bool {
+        self.schedule.is_over(self.next_run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vantage_contract::v1::{TcpProbe, probe::Kind};
+
+    use super::*;
+
+    fn check(name: &str) -> Check {
+        let tcp = TcpProbe { host: "127.0.0.1".into(), port: 80, ..TcpProbe::default() };
+        Check { name: name.into(), probe: Some(Probe { kind: Some(Kind::Tcp(tcp)), ..Probe::default() }), ..Check::default() }
+    }
+
+    #[test]
+    fn a_record_says_whose_run_it_is() {
+        let facts = Facts::new(&check("web"), "r1", "here", "s1");
+        let record = facts.skipped(7, 3, SystemTime::UNIX_EPOCH, Reason::Overloaded);
+        assert_eq!((record.check_name.as_str(), record.kind.as_str(), record.target.as_str()), ("web", "tcp", "127.0.0.1:80"));
+        assert_eq!((record.run, record.run_count), (7, 3));
+        assert_eq!(record.outcome, i32::from(Outcome::Skipped));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_check_is_kept_and_named() {
+        let mut wrong = check("web");
+        wrong.interval = Some(prost_types::Duration { seconds: 0, nanos: 1 });
+        assert_eq!(Facts::new(&wrong, "", "m", "s").plan.err().map(|invalid| invalid.field), Some("interval".into()));
+        assert_eq!(Facts::new(&check(""), "", "m", "s").plan.err().map(|invalid| invalid.field), Some("name".into()));
+        let none = Check { probe: None, ..check("web") };
+        assert_eq!(Facts::new(&none, "", "m", "s").plan.err().map(|invalid| invalid.field), Some("kind".into()));
+        let long = Facts::new(&check(&"ü".repeat(100)), "", "m", "s");
+        assert_eq!(long.name().len(), 128);
+    }
+
+    #[test]
+    fn an_order_without_an_interval_runs_once_a_minute() {
+        let order = Order::place(Start { check: Some(check("web")), ..Start::default() }, "m", "s", Now::read());
+        assert_eq!(order.schedule.interval(), DEFAULT_INTERVAL);
+        assert!(!order.is_counted_out());
+    }
+}

@@ -1,0 +1,133 @@
+//! Which clients there are.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use vantage_contract::v1::Hello;
+
+use crate::{
+    figures::Snapshot,
+    session::{self, Attached, Command, Shared, View},
+    tally::Tally,
+};
+
+/// The sessions of a monitor, by client id. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Registry {
+    /// What all sessions share.
+    pub shared: Shared,
+    sessions: Arc<Mutex<BTreeMap<String, mpsc::Sender<Command>>>>,
+    tasks: TaskTracker,
+    /// What sessions that have ended had counted.
+    past: Arc<Mutex<Tally>>,
+}
+
+impl Registry {
+    /// No clients yet.
+    pub fn new(shared: Shared) -> Self {
+        Self { shared, sessions: Arc::default(), tasks: TaskTracker::new(), past: Arc::default() }
+    }
+
+    /// Opens a stream for the client, in its session or in a new one.
+    pub(crate) async fn attach(&self, hello: Hello, address: String) -> Result<(mpsc::Sender<Command>, Attached), Status> {
+        loop {
+            let commands = self.session(&hello.client_id)?;
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Attach { hello: hello.clone(), address: address.clone(), reply };
+            if commands.send(command).await.is_ok()
+                && let Ok(attached) = answer.await
+            {
+                return Ok((commands, attached?));
+            }
+            if self.shared.drain.is_cancelled() {
+                return Err(session::draining());
+            }
+            // That session was just ending, for want of anything to do: the next one is new.
+            self.forget(&hello.client_id, &commands);
+        }
+    }
+
+    /// How all sessions are going, by client id.
+    pub async fn views(&self) -> Vec<View> {
+        let sessions: Vec<_> = self.lock().values().cloned().collect();
+        let mut views = Vec::with_capacity(sessions.len());
+        for commands in sessions {
+            let (reply, answer) = oneshot::channel();
+            // A session that ends just now has nothing to show.
+            if commands.send(Command::Inspect(reply)).await.is_ok()
+                && let Ok(view) = answer.await
+            {
+                views.push(view);
+            }
+        }
+        views
+    }
+
+    /// The monitor at this moment, in plain numbers.
+    pub async fn snapshot(&self) -> Snapshot {
+        let mut tally = self.past.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let views = self.views().await;
+        for view in &views {
+            tally += &view.tally;
+        }
+        let Shared { admission, drain, settings, .. } = &self.shared;
+        Snapshot {
+            clients: views.iter().map(View::figures).collect(),
+            skipped: tally.skipped(),
+            started: tally.started,
+            results: tally.records,
+            in_flight: admission.in_flight(),
+            in_flight_limit: admission.limit(),
+            waiting_limit: settings.limits.max_waiting,
+            lateness: tally.lateness,
+            draining: drain.is_cancelled(),
+        }
+    }
+
+    /// Waits until all sessions have ended, once the monitor is stopping.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn session(&self, client_id: &str) -> Result<mpsc::Sender<Command>, Status> {
+        let mut sessions = self.lock();
+        if let Some(commands) = sessions.get(client_id) {
+            return Ok(commands.clone());
+        }
+        if self.shared.drain.is_cancelled() {
+            return Err(session::draining());
+        }
+        let limit = self.shared.settings.limits.clients;
+        if sessions.len() >= limit {
+            return Err(session::exhausted(client_id, format!("this monitor knows {limit} clients already (limits.clients)")));
+        }
+        let (commands, task) = session::spawn(client_id.to_owned(), self.shared.clone());
+        let (registry, id, sender) = (self.clone(), client_id.to_owned(), commands.downgrade());
+        self.tasks.spawn(async move {
+            let tally = task.await;
+            *registry.past.lock().unwrap_or_else(PoisonError::into_inner) += &tally;
+            if let Some(sender) = sender.upgrade() {
+                registry.forget(&id, &sender);
+            }
+        });
+        sessions.insert(client_id.to_owned(), commands.clone());
+        Ok(commands)
+    }
+
+    fn forget(&self, client_id: &str, ended: &mpsc::Sender<Command>) {
+        let mut sessions = self.lock();
+        if sessions.get(client_id).is_some_and(|current| current.same_channel(ended)) {
+            sessions.remove(client_id);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, mpsc::Sender<Command>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,150 @@
+//! The whole monitor: build, run, drain.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::broadcast};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::Interceptor,
+    transport::Server,
+};
+use vantage_contract::{
+    DESCRIPTOR_BYTES,
+    v1::{admin_service_server::AdminServiceServer, monitor_service_server::MonitorServiceServer},
+};
+use vantage_daemon::{
+    clock,
+    exit::{Exit, Fatal},
+    http,
+    readiness::Readiness,
+};
+use vantage_probes::World;
+
+use crate::{admin::Admin, admission::Admission, config::Settings, doctor, execute::Execute, figures, registry::Registry, session::Shared};
+
+/// Records kept for a watcher that is slow; beyond, it misses some and is told how many.
+const WATCH_DEPTH: usize = 1024;
+/// Streams that one connection may have open at once.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of headers that a request may have.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Streams that a peer may reset before they were served; more ends its connection (CVE-2023-44487).
+const MAX_RESET_STREAMS: usize = 32;
+/// How long connections may take to close once all sessions have ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves gRPC on `grpc` until `drain`; then stops starting runs, delivers what is in flight within the settings' `drain_timeout`, and returns.
+pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationToken) -> Result<(), Fatal> {
+    let tls = settings.server_tls()?;
+    let bearer = settings.bearer()?;
+    let settings = Arc::new(settings);
+    let policy = settings.policy();
+    let end = CancellationToken::new();
+    let registry = Registry::new(Shared {
+        world: World::new(Arc::new(policy.clone())),
+        policy,
+        admission: Admission::new(settings.limits),
+        watchers: broadcast::channel(WATCH_DEPTH).0,
+        drain: drain.clone(),
+        end: end.clone(),
+        settings: Arc::clone(&settings),
+    });
+    let admin = Admin { registry: registry.clone(), started: clock::wall(), capabilities: doctor::capabilities() };
+    let execute = Execute { registry: registry.clone() };
+    let guard = Guard { bearer };
+
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<MonitorServiceServer<Execute>>().await;
+    health_reporter.set_serving::<AdminServiceServer<Admin>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_BYTES)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = |error: tonic_reflection::server::Error| Fatal::new(Exit::Software, format!("build reflection: {error}"));
+    let (v1, v1alpha) = (reflection().build_v1().map_err(broken)?, reflection().build_v1alpha().map_err(broken)?);
+
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(settings.keepalive.interval))
+        .http2_keepalive_timeout(Some(settings.keepalive.timeout))
+        .http2_adaptive_window(Some(true))
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
+        .max_concurrent_streams(MAX_STREAMS)
+        .tcp_nodelay(true);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
+    }
+    let closed = CancellationToken::new();
+    let readiness = Readiness::default();
+    let figures = match settings.http_listen {
+        Some(address) => {
+            let listener = http::bind("health and figures", address).await?;
+            tracing::info!(address = %listener.local_addr().unwrap_or(address), "health and figures");
+            let (registry, name) = (registry.clone(), settings.name.clone());
+            let routes = http::routes_of(readiness.clone(), move || {
+                let (registry, name) = (registry.clone(), name.clone());
+                async move { Arc::new(figures::registry(&name, registry.snapshot().await)) }
+            });
+            Some(tokio::spawn(http::serve(listener, routes, closed.clone())))
+        }
+        None => None,
+    };
+    tracing::info!(name = settings.name, address = %grpc.local_addr().unwrap_or(settings.listen), "serving");
+    let serving = server
+        .add_service(health)
+        .add_service(MonitorServiceServer::with_interceptor(execute, guard.clone()))
+        .add_service(AdminServiceServer::with_interceptor(admin, guard.clone()))
+        .add_service(tonic::service::interceptor::InterceptedService::new(v1, guard.clone()))
+        .add_service(tonic::service::interceptor::InterceptedService::new(v1alpha, guard))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), closed.clone().cancelled_owned());
+
+    let drained = async {
+        drain.cancelled().await;
+        readiness.unmet("monitor", "it is stopping");
+        health_reporter.set_not_serving::<MonitorServiceServer<Execute>>().await;
+        if tokio::time::timeout(settings.drain_timeout, registry.ended()).await.is_err() {
+            tracing::warn!(drain_timeout = ?settings.drain_timeout, "ending runs in flight: they took longer than drain_timeout");
+            end.cancel();
+            // Each session's last words are bounded too.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT * 5, registry.ended()).await;
+        }
+        closed.cancel();
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
+    };
+    let served = tokio::select! {
+        served = serving => served.map_err(|error| Fatal::new(Exit::OsError, format!("serve gRPC: {error}"))),
+        () = drained => Ok(()),
+    };
+    closed.cancel();
+    if let Some(figures) = figures {
+        // It ends within a second of `closed`; a panic in it is no reason to end otherwise.
+        let _ = figures.await;
+    }
+    served
+}
+
+/// Lets in who shows the token, or everybody where there is none. Health stays open: those who ask have no secrets.
+#[derive(Clone)]
+struct Guard {
+    bearer: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for Guard {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let Some(expected) = &self.bearer else { return Ok(request) };
+        let is_same = request.metadata().get("authorization").is_some_and(|shown| {
+            // Both are hashed first, so that the time taken tells nothing of the token.
+            let hash = |value: &MetadataValue<Ascii>| ring::digest::digest(&ring::digest::SHA256, value.as_encoded_bytes());
+            hash(shown).as_ref() == hash(expected).as_ref()
+        });
+        if is_same {
+            Ok(request)
+        } else {
+            Err(Status::unauthenticated("this monitor needs its token: send `authorization: Bearer TOKEN` (--token-file)"))
+        }
+    }
+}

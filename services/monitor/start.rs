@@ -1,0 +1,198 @@
+//! `vantage-monitor serve`: settings from file, flags and environment; the listener; signals; the console.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, builder::BoolishValueParser};
+use vantage_daemon::{
+    exit::{Exit, Fatal},
+    exposure, http,
+    signal::Signals,
+    telemetry,
+};
+
+use crate::{
+    config::{Settings, Tls, fields},
+    console::Console,
+};
+
+/// What a listener beyond loopback needs, as the flags are called.
+const CURE: [&str; 3] =
+    ["--certificate-file, --key-file and --client-ca-file", "--certificate-file, --key-file and --token-file", "--insecure-listen"];
+
+/// What wins over the settings file. Units, ranges and defaults are those of [`Settings`].
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ServeArgs {
+    /// Settings as JSON; SIGHUP reads its policy anew
+    #[arg(long, env = "VANTAGE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The name that every result carries [default: the host's]
+    #[arg(long, env = "VANTAGE_NAME", value_name = "NAME", value_parser = fields::parse_name)]
+    name: Option<String>,
+    /// Where gRPC is served [default: 127.0.0.1:54321]
+    #[arg(long, env = "VANTAGE_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where health and figures are served, or "off" [default: 127.0.0.1:54322]
+    #[arg(long, env = "VANTAGE_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
+    http_listen: Option<String>,
+    /// PEM file with the certificate chain for gRPC over TLS; with --key-file
+    #[arg(long, env = "VANTAGE_CERTIFICATE_FILE", value_name = "FILE")]
+    certificate_file: Option<PathBuf>,
+    /// PEM file with the key of the certificate
+    #[arg(long, env = "VANTAGE_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// PEM file with the authorities whose certificates callers have to show
+    #[arg(long, env = "VANTAGE_CLIENT_CA_FILE", value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
+    /// File with the token that callers have to send
+    #[arg(long, env = "VANTAGE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Let gRPC stand open beyond loopback, where the network itself keeps others out
+    #[arg(long, env = "VANTAGE_INSECURE_LISTEN", value_parser = BoolishValueParser::new(), num_args(0..=1), require_equals = true,
+        default_missing_value = "true", value_name = "BOOL")]
+    insecure_listen: Option<bool>,
+    /// Runs that may be in flight at once [default: 1000]
+    #[arg(long, env = "VANTAGE_IN_FLIGHT", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    in_flight: Option<u32>,
+    /// How long a monitor that is told to stop waits for what is in flight [default: 10s]
+    #[arg(long, env = "VANTAGE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = fields::parse_drain_timeout)]
+    drain_timeout: Option<Duration>,
+}
+
+impl ServeArgs {
+    /// The file's settings, or the defaults, with what flags and environment say in their place.
+    fn settings(&self) -> Result<Settings, Fatal> {
+        let usage = |why: String| Fatal::new(Exit::Usage, why);
+        let mut settings = self.config.as_deref().map(Settings::load).transpose()?.unwrap_or_default();
+        let put = |slot: &mut Option<PathBuf>, given: &Option<PathBuf>| {
+            if given.is_some() {
+                slot.clone_from(given);
+            }
+        };
+        let (mut certificate, mut key, mut client_ca) = match settings.tls.take() {
+            Some(Tls { certificate_file, key_file, client_ca_file }) => (Some(certificate_file), Some(key_file), client_ca_file),
+            None => (None, None, None),
+        };
+        put(&mut certificate, &self.certificate_file);
+        put(&mut key, &self.key_file);
+        put(&mut client_ca, &self.client_ca_file);
+        settings.tls = match (certificate, key, client_ca) {
+            (Some(certificate_file), Some(key_file), client_ca_file) => Some(Tls { certificate_file, key_file, client_ca_file }),
+            (None, None, None) => None,
+            _ => return Err(usage("TLS needs both --certificate-file and --key-file".to_owned())),
+        };
+        put(&mut settings.token_file, &self.token_file);
+        settings.name = self.name.clone().unwrap_or(settings.name);
+        settings.listen = self.listen.unwrap_or(settings.listen);
+        if let Some(text) = &self.http_listen {
+            settings.http_listen = fields::parse_listener(text).map_err(|why| usage(format!("--http-listen: {why}")))?;
+        }
+        settings.allow_unprotected_listener = self.insecure_listen.unwrap_or(settings.allow_unprotected_listener);
+        if let Some(in_flight) = self.in_flight {
+            settings.limits.in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
+        }
+        settings.drain_timeout = self.drain_timeout.unwrap_or(settings.drain_timeout);
+        Ok(settings)
+    }
+}
+
+/// Serves until SIGINT, SIGTERM or the console's `quit` drains it; a second signal ends it at once.
+pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
+    let settings = args.settings()?;
+    // Before telemetry: logs have to go around the prompt.
+    let console = Console::prepare();
+    match &console {
+        Some(console) => telemetry::start_onto(log, console.log())?,
+        None => telemetry::start(log)?,
+    }
+    exposure::check("gRPC", settings.listen, settings.protection(), CURE)?;
+    let Signals { drain, end, mut reload } = Signals::listen()?;
+    let listener = http::bind("gRPC", settings.listen).await?;
+    let address = listener.local_addr().map_err(|error| Fatal::new(Exit::OsError, format!("ask for our own address: {error}")))?;
+
+    let (config, policy) = (args.config.clone(), settings.policy());
+    let reloads = tokio::spawn(async move {
+        while reload.recv().await.is_some() {
+            match config.as_deref().map(|file| reload_policy(file, &policy)) {
+                None => tracing::warn!("nothing to reload: there is no settings file"),
+                Some(Ok(())) => {
+                    tracing::info!("the policy is in force as the settings file has it now; the rest of it waits for a restart")
+                }
+                Some(Err(error)) => tracing::error!(%error, "the settings file is wrong: the old policy stays in force"),
+            }
+        }
+    });
+    let _terminal = console.map(|console| console.start(address, &settings, drain.clone()));
+    let served = tokio::select! {
+        served = crate::serve(settings, listener, drain) => served,
+        () = end.cancelled() => Ok(()),
+    };
+    reloads.abort();
+    served.map(|()| Exit::Ok)
+}
+
+/// All or nothing: the whole file has to be right before its policy counts.
+fn reload_policy(file: &Path, policy: &crate::policy::Policy) -> Result<(), Fatal> {
+    let settings = Settings::load(file)?;
+    policy.replace(settings.policy().settings()).map_err(|why| Fatal::new(Exit::Config, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn settings(line: &[&str]) -> Result<Settings, Fatal> {
+        Line::try_parse_from(std::iter::once("serve").chain(line.iter().copied())).unwrap().serve.settings()
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), r#"{"name": "file", "limits": {"in_flight": 7, "clients": 8}, "drain_timeout": "1s"}"#).unwrap();
+        let config = file.path().to_str().unwrap();
+        let read =
+            settings(&["--config", config, "--name", "flag", "--listen", "[::1]:0", "--http-listen", "off", "--drain-timeout", "3s"])
+                .unwrap();
+        assert_eq!((read.name.as_str(), read.limits.in_flight, read.limits.clients), ("flag", 7, 8));
+        assert_eq!((read.listen.to_string().as_str(), read.http_listen, read.drain_timeout), ("[::1]:0", None, Duration::from_secs(3)));
+        assert!(!read.allow_unprotected_listener);
+        assert!(settings(&["--insecure-listen"]).unwrap().allow_unprotected_listener);
+    }
+
+    #[test]
+    fn half_of_tls_is_refused() {
+        assert_eq!(settings(&["--key-file", "a"]).unwrap_err().exit, Exit::Usage);
+        assert_eq!(settings(&["--client-ca-file", "a"]).unwrap_err().exit, Exit::Usage);
+        assert!(settings(&["--key-file", "a", "--certificate-file", "b"]).unwrap().tls.is_some());
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_on_the_command_line_too() {
+        for wrong in [["--in-flight", "0"], ["--drain-timeout", "2h"], ["--name", " "], ["--listen", "localhost"]] {
+            assert!(Line::try_parse_from(["serve", wrong[0], wrong[1]]).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_leaves_the_policy_as_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let policy = Settings::default().policy();
+        std::fs::write(file.path(), r#"{"policy": {"kinds": {"deny": ["ping"]}}}"#).unwrap();
+        reload_policy(file.path(), &policy).unwrap();
+        assert!(policy.permit_kind("ping").is_err());
+        std::fs::write(file.path(), r#"{"policy": {"kinds": {"deny": []}}, "nmae": "a"}"#).unwrap();
+        assert!(reload_policy(file.path(), &policy).is_err());
+        assert!(policy.permit_kind("ping").is_err());
+    }
+}

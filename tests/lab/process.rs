@@ -1,0 +1,126 @@
+//! The two programs as their users start them.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use super::monitor::PATIENCE;
+
+pub(crate) const MANAGER: &str = env!("CARGO_BIN_EXE_vantage-manager");
+pub(crate) const MONITOR: &str = env!("CARGO_BIN_EXE_vantage-monitor");
+
+/// What a program that has ended left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Its stdout as one JSON object a line.
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+}
+
+fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Runs a program to its end.
+pub(crate) async fn run(program: &str, arguments: &[&str]) -> Ended {
+    let output = tokio::time::timeout(PATIENCE, command(program, arguments).output());
+    let output = output.await.unwrap_or_else(|_| panic!("{program} {arguments:?}: no end within {PATIENCE:?}")).unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A program that runs. It is killed when this is dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    stderr: tokio::task::JoinHandle<String>,
+}
+
+impl Running {
+    pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
+        let mut child = command(program, arguments).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut errors = child.stderr.take().unwrap();
+        let stderr = tokio::spawn(async move {
+            let mut text = Vec::new();
+            let _ = errors.read_to_end(&mut text).await;
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { child, lines, stderr }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it still runs")
+    }
+
+    /// The next line of its stdout; none: it has closed it.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        self.line_within(PATIENCE).await.expect("a line within the patience of a test")
+    }
+
+    /// The next line of its stdout, if it comes within a time.
+    pub(crate) async fn line_within(&mut self, time: Duration) -> Option<Option<String>> {
+        tokio::time::timeout(time, self.lines.next_line()).await.ok().map(Result::unwrap)
+    }
+
+    /// The next line, as JSON.
+    pub(crate) async fn json(&mut self) -> Value {
+        let line = self.line().await.expect("a line, not the end");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end: its exit code, what was left of its stdout, and all of its stderr.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let mut stdout = String::new();
+        while let Some(line) = self.line().await {
+            stdout.push_str(&line);
+            stdout.push('\n');
+        }
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end within the patience of a test").unwrap();
+        Ended { code: status.code(), stdout, stderr: self.stderr.await.unwrap() }
+    }
+}
+
+/// A port on loopback that nobody listens on just now.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Writes a file into a folder, and returns its path as text.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// The resident memory of a process, in bytes.
+pub(crate) fn resident_bytes(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}

@@ -1,0 +1,151 @@
+//! Real servers, from Debian's packages, each on a port of its own on loopback.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream, UdpSocket},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{monitor::PATIENCE, privilege};
+
+/// A server that runs. It is killed when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    folder: TempDir,
+    pub(crate) port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGTERM first: nginx's workers end with their master, not without it.
+        let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM);
+        let deadline = now() + Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn now() -> Instant {
+    vantage_daemon::clock::monotonic().into_std()
+}
+
+impl Server {
+    /// A file that the server was given.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// nginx: 200 on `/`, 500 on `/broken`, a redirect to `/` on `/moved`; with TLS where `certificate` (chain and key, PEM) is given.
+    pub(crate) fn nginx(certificate: Option<(&str, &str)>) -> Option<Self> {
+        let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
+        let path = folder.path().display();
+        let tls = certificate.map(|(chain, key)| {
+            fs::write(folder.path().join("chain.pem"), chain).unwrap();
+            fs::write(folder.path().join("key.pem"), key).unwrap();
+            format!("ssl_certificate {path}/chain.pem; ssl_certificate_key {path}/key.pem;")
+        });
+        let listen = if tls.is_some() { "ssl http2" } else { "" };
+        let configuration = format!(
+            "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
+            events {{}}
+            http {{
+                access_log off;
+                client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/fastcgi;
+                uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
+                server {{
+                    listen 127.0.0.1:{port} {listen}; {tls}
+                    location = / {{ default_type text/plain; return 200 'all is well'; }}
+                    location = /broken {{ return 500; }}
+                    location = /moved {{ return 302 /; }}
+                }}
+            }}",
+            tls = tls.unwrap_or_default(),
+        );
+        let file = write(folder.path(), "nginx.conf", &configuration);
+        let error_log = format!("{path}/error.log");
+        Self::start("nginx", &["-e", &error_log, "-c", &file], folder, port, tcp_answers)
+    }
+
+    /// unbound: `web.lab.` is 192.0.2.80, `_.lab.` has no other names.
+    pub(crate) fn unbound() -> Option<Self> {
+        let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
+        let path = folder.path().display();
+        let configuration = format!(
+            "server:
+                directory: \"{path}\"
+                pidfile: \"{path}/pid\"
+                chroot: \"\"
+                username: \"\"
+                use-syslog: no
+                do-daemonize: no
+                interface: 127.0.0.1@{port}
+                access-control: 127.0.0.0/8 allow
+                num-threads: 1
+                module-config: \"iterator\"
+                local-zone: \"lab.\" static
+                local-data: \"lab. 60 IN SOA ns.lab. admin.lab. 2026112201 3600 600 86400 60\"
+                local-data: \"web.lab. 60 IN A 192.0.2.80\"
+                local-data: \"here.lab. 60 IN A 127.0.0.1\"
+            remote-control:
+                control-enable: no
+            "
+        );
+        let file = write(folder.path(), "unbound.conf", &configuration);
+        Self::start("unbound", &["-d", "-c", &file], folder, port, tcp_answers)
+    }
+
+    /// chronyd, which leaves this machine's clock alone: in step with itself at stratum 3, or not synchronized at all.
+    pub(crate) fn chronyd(synchronized: bool) -> Option<Self> {
+        let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
+        let path = folder.path().display();
+        let local = if synchronized { "local stratum 3" } else { "" };
+        let configuration =
+            format!("port {port}\nbindaddress 127.0.0.1\nallow 127.0.0.0/8\ncmdport 0\npidfile {path}/pid\nbindcmdaddress /\n{local}\n");
+        let file = write(folder.path(), "chrony.conf", &configuration);
+        Self::start("chronyd", &["-x", "-d", "-u", "root", "-f", &file], folder, port, ntp_answers)
+    }
+
+    fn start(program: &str, arguments: &[&str], folder: TempDir, port: u16, answers: fn(SocketAddr) -> bool) -> Option<Self> {
+        let path = ["/usr/sbin", "/usr/bin"].map(|place| Path::new(place).join(program)).into_iter().find(|path| path.exists());
+        let Some(path) = path else {
+            privilege::skipped(&format!("{program} from Debian's packages"));
+            return None;
+        };
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let child = Command::new(path).args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut server = Self { child, folder, port };
+        let (address, deadline) = (SocketAddr::from(([127, 0, 0, 1], port)), now() + PATIENCE);
+        while !answers(address) {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("{program} ended with {status}: {}", fs::read_to_string(server.file("log")).unwrap());
+            }
+            assert!(now() < deadline, "{program} does not answer: {}", fs::read_to_string(server.file("log")).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(server)
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    super::process::write(folder, name, text)
+}
+
+fn tcp_answers(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_ok()
+}
+
+fn ntp_answers(address: SocketAddr) -> bool {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut request = [0; 48];
+    request[0] = 0x23;
+    socket.send_to(&request, address).is_ok() && socket.recv(&mut [0; 128]).is_ok()
+}
