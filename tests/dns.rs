@@ -18,6 +18,7 @@ use crate::lab::{
     dns::{Asked, DnsServer, a, aaaa, bytes, record},
     probe::{Verdict, hasty, invalid, probe, run},
     udp::{ClosedPort, UdpServer},
+    within,
 };
 
 fn ask(server: &DnsServer) -> DnsProbe {
@@ -235,6 +236,18 @@ async fn a_truncated_answer_is_asked_for_again_over_tcp_and_the_truncation_shows
 }
 
 #[tokio::test]
+async fn a_truncated_answer_without_tcp_behind_it_fails_as_the_tcp_does() {
+    let server = UdpServer::start(|_, question| {
+        let mut answer = question.to_vec();
+        answer[2] |= 0x82;
+        vec![answer]
+    })
+    .await;
+    let report = failed(ask_at(server.address), Reason::Refused).await;
+    assert_eq!((report.truncated, report.rcode.as_str(), report.transport.as_str()), (true, "NOERROR", "udp"));
+}
+
+#[tokio::test]
 async fn a_datagram_cut_in_the_middle_of_a_record_is_truncated_and_not_malformed() {
     let server = DnsServer::start(|asked| {
         let mut answer = asked.with(&[("example.test.", 60, a([192, 0, 2, 1])), ("example.test.", 60, a([192, 0, 2, 2]))]);
@@ -257,7 +270,7 @@ async fn a_lost_first_datagram_is_visible() {
         _ => vec![bytes(&asked.with(&[("example.test.", 60, a([192, 0, 2, 1]))]))],
     })
     .await;
-    let sight = run(&hasty(Kind::Dns(ask(&server)))).await;
+    let sight = run(&within(2000, Kind::Dns(ask(&server)))).await;
     let latency = sight.latency.expect("a latency").0;
     assert!(sight.duration > latency * 2, "the wait shows in the phases, the latency is the second question's: {sight:?}");
     assert_eq!(seen(sight.passed()).sent_count, 2);
@@ -275,7 +288,7 @@ async fn a_late_answer_to_the_first_question_counts_with_its_whole_latency() {
         }
     })
     .await;
-    let sight = run(&hasty(Kind::Dns(ask(&server)))).await;
+    let sight = run(&within(2000, Kind::Dns(ask(&server)))).await;
     let latency = sight.latency.expect("a latency").0;
     assert!(latency * 2 > sight.duration, "{sight:?}");
     assert_eq!(seen(sight.passed()).sent_count, 2);
@@ -383,7 +396,7 @@ async fn a_closed_port_is_refused_at_once_and_silence_times_out() {
     sight.because(Reason::Refused);
 
     let silent = DnsServer::start(|_| Vec::new()).await;
-    let sight = run(&hasty(Kind::Dns(DnsProbe { attempts: 3, ..ask(&silent) }))).await;
+    let sight = run(&within(1500, Kind::Dns(DnsProbe { attempts: 3, ..ask(&silent) }))).await;
     assert!(sight.summary.contains("questions sent: 3"), "{}", sight.summary);
     assert_eq!(seen(sight.because(Reason::TimedOut).expect("a report")).sent_count, 3);
     // This one reads the question and closes.

@@ -22,6 +22,7 @@ fn assert_continuous(results: &[ProbeResult]) {
 async fn an_order_is_run_at_its_interval_and_each_run_gives_one_result() {
     let ((_open, port), monitor) = (silent_port().await, Monitor::start().await);
     let mut link = monitor.connect("desk", &[]).await;
+    assert_eq!(link.monitor, "lab", "the response headers say who serves");
     link.start(tcp_check("web", port, FAST, 3)).await;
     let results = link.results(3).await;
     assert_eq!(results.iter().map(|result| (result.run, result.sequence)).collect::<Vec<_>>(), [(0, 1), (1, 2), (2, 3)]);

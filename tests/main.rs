@@ -1,13 +1,18 @@
 //! The promises, kept: scripted targets on loopback and in networks of our own, real sockets, real services, one program.
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that can't go on says why and ends")]
 
+mod command;
 mod dns;
 mod execute;
 mod hostile;
+mod http;
+mod https;
 mod lab;
 mod names;
 mod ntp;
 mod pair;
 mod ping;
 mod real;
+mod tcp;
+mod traceroute;
 mod udp;

@@ -10,6 +10,7 @@ use crate::lab::{
     ntp::{clock, in_step, server},
     probe::{Verdict, hasty, invalid, probe, run},
     udp::{ClosedPort, UdpServer},
+    within,
 };
 
 fn ask(address: std::net::SocketAddr) -> NtpProbe {
@@ -124,7 +125,7 @@ async fn an_answer_cut_short_is_malformed_where_it_is_ours_and_ignored_where_not
     let server = cut(47).await;
     run(&probe(Kind::Ntp(ask(server.address)))).await.because(Reason::MalformedAnswer);
     let server = cut(31).await;
-    let report = seen(run(&hasty(Kind::Ntp(ask(server.address)))).await.because(Reason::TimedOut).expect("a report"));
+    let report = seen(run(&within(1000, Kind::Ntp(ask(server.address)))).await.because(Reason::TimedOut).expect("a report"));
     assert_eq!(report.ignored_count, 1);
 }
 
@@ -158,7 +159,7 @@ async fn a_lost_sample_does_not_spoil_the_others() {
     })
     .await;
     let spec = NtpProbe { samples: 3, spacing: millis(20), ..ask(server.address) };
-    let report = seen(run(&hasty(Kind::Ntp(spec))).await.passed());
+    let report = seen(run(&within(1000, Kind::Ntp(spec))).await.passed());
     assert_eq!((report.sent_count, report.answered_count), (3, 2));
 }
 

@@ -11,6 +11,7 @@ use crate::lab::{
     netns::Row,
     probe::{Verdict, hasty, invalid, probe, run},
     udp::{ClosedPort, UdpServer},
+    within,
 };
 
 fn ask(address: std::net::SocketAddr) -> UdpProbe {
@@ -102,13 +103,13 @@ async fn silence_is_undetermined_unless_an_answer_is_required() {
 async fn a_datagram_is_sent_again_until_it_is_answered() {
     let server = UdpServer::start(|number, _| if number < 2 { Vec::new() } else { vec![b"at last".to_vec()] }).await;
     let spec = UdpProbe { attempts: 4, ..ask(server.address) };
-    let sight = run(&hasty(Kind::Udp(spec.clone()))).await;
+    let sight = run(&within(2000, Kind::Udp(spec.clone()))).await;
     let latency = sight.latency.expect("a latency").0;
     assert!(sight.duration > latency * 2, "the wait for the lost ones shows in the phases, not in the latency: {sight:?}");
     assert_eq!(seen(sight.passed()).sent_count, 3);
     let silent = UdpServer::silent().await;
     let spec = UdpProbe { host: silent.address.ip().to_string(), port: silent.address.port().into(), ..spec };
-    assert_eq!(seen(run(&hasty(Kind::Udp(spec))).await.because(Reason::NoAnswer).expect("a report")).sent_count, 4);
+    assert_eq!(seen(run(&within(2000, Kind::Udp(spec))).await.because(Reason::NoAnswer).expect("a report")).sent_count, 4);
 }
 
 #[tokio::test]

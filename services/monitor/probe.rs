@@ -22,7 +22,7 @@ pub(crate) use args::ProbeArgs;
 
 use crate::{
     cli::{Output, print},
-    client::Link,
+    client::{Link, Trust},
 };
 
 /// What the check of a single probe is called.
@@ -35,7 +35,12 @@ pub(crate) async fn run(args: &ProbeArgs) -> Result<Exit, Fatal> {
     // Parsed here also where it runs elsewhere: what is wrong with it is the user's slip, and no result.
     let plan = Plan::parse(&probe).map_err(|invalid| Fatal::new(Exit::Usage, invalid.to_string()))?;
     let result = match &args.common.at {
-        None => here::run(&plan).await,
+        None => {
+            if args.common.trust != Trust::default() {
+                tracing::warn!("the probe runs from here: what tells how a monitor is trusted counts only with --at");
+            }
+            here::run(&plan).await
+        }
         Some(at) => {
             let link = Link::connect(at, &args.common.trust).await?;
             // The monitor may let it wait for its turn.

@@ -8,16 +8,13 @@ use std::{
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use regex::Regex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Instant,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use vantage_contract::v1::{DnsExpectations, DnsProbe, DnsRecord, DnsReport, DnsTransport, Reason, TimingSource};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    net::{dns as net, tcp, udp::Connected},
+    net::{dns as net, stamp::Reading, tcp, udp::Connected},
     stopwatch::{self, Phase},
     target::{self, Host, Options},
     tls::Tls,
@@ -179,10 +176,9 @@ impl Dns {
     async fn over_udp(&self, run: &mut Run<'_, DnsReport>, server: SocketAddr, attempts: u32) -> Result<Answer, Failure> {
         run.enter(Phase::Send);
         let socket = Connected::open(server, run.options.source)?;
-        let mut asked: Vec<(u16, Instant)> = Vec::new();
+        let mut asked: Vec<(u16, Reading)> = Vec::new();
         let gap = run.remaining() / attempts;
         let mut next_departure = stopwatch::now();
-        let mut buffer = vec![0; net::MAX_DATAGRAM];
         loop {
             let mut more = run.report.sent_count < attempts;
             if more && stopwatch::now() >= next_departure {
@@ -192,17 +188,17 @@ impl Dns {
                         break id;
                     }
                 };
-                let departure = stopwatch::now();
+                let left = Reading::now();
                 socket.send(&self.question.encode(id, self.manner)).await?;
-                asked.push((id, departure));
+                asked.push((id, left));
                 run.report.sent_count += 1;
                 run.enter(Phase::Wait);
                 next_departure += gap;
                 more = run.report.sent_count < attempts;
             }
             let wake = if more { next_departure.min(run.last_call()) } else { run.last_call() };
-            let length = match tokio::time::timeout_at(wake, socket.receive(&mut buffer)).await {
-                Ok(length) => length?,
+            let received = match tokio::time::timeout_at(wake, socket.receive()).await {
+                Ok(received) => received?,
                 Err(_) if wake == run.last_call() => {
                     let (sent, ignored) = (run.report.sent_count, run.report.ignored_count);
                     let doing = format!("after {:?} waiting for the answer of {server}", run.options.timeout);
@@ -210,15 +206,15 @@ impl Dns {
                 }
                 Err(_) => continue,
             };
-            let arrival = stopwatch::now();
-            let bytes = &buffer[..length];
-            let known = asked.iter().find(|(id, _)| bytes.get(..2) == Some(&id.to_be_bytes()));
-            let answer = known.map_or(Err(Refusal::Stranger), |(id, departure)| {
-                Answer::decode(bytes.to_vec(), *id, &self.question).map(|answer| (answer, *departure))
-            });
-            match answer {
-                Ok((answer, departure)) => {
-                    run.latency = Some((arrival.saturating_duration_since(departure), TimingSource::User));
+            let known = asked.iter().find(|(id, _)| received.bytes.get(..2) == Some(&id.to_be_bytes()));
+            let Some((id, left)) = known else {
+                run.report.ignored_count += 1;
+                continue;
+            };
+            let latency = received.since(left);
+            match Answer::decode(received.bytes, *id, &self.question) {
+                Ok(answer) => {
+                    run.latency = Some(latency);
                     return Ok(answer);
                 }
                 Err(Refusal::Stranger) => run.report.ignored_count += 1,

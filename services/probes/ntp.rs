@@ -5,13 +5,12 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use tokio::time::Instant;
 use vantage_contract::v1::{NtpProbe, NtpReport, Reason, TimingSource};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    net::{random::random, udp::Connected},
+    net::{random::random, stamp::Reading, udp::Connected},
     stopwatch::{self, Phase},
     target::{self, Host, Options},
     wire::ntp::{self as wire, Fault, Packet, Sample, Stamp},
@@ -72,9 +71,8 @@ impl Probe for Ntp {
         run.enter(Phase::Send);
         let socket = Connected::open(server, run.options.source)?;
         let mut asked: Vec<Asked> = Vec::new();
-        let mut best: Option<(Sample, Packet)> = None;
+        let mut best: Option<(Sample, Packet, TimingSource)> = None;
         let mut next_departure = stopwatch::now();
-        let mut buffer = [0; 1024];
         loop {
             if run.report.sent_count < self.samples && stopwatch::now() >= next_departure {
                 asked.push(Asked::send(&socket).await?);
@@ -87,13 +85,12 @@ impl Probe for Ntp {
                 break;
             }
             let wake = if more { next_departure.min(run.last_call()) } else { run.last_call() };
-            let length = match tokio::time::timeout_at(wake, socket.receive(&mut buffer)).await {
-                Ok(length) => length?,
+            let received = match tokio::time::timeout_at(wake, socket.receive()).await {
+                Ok(received) => received?,
                 Err(_) if wake == run.last_call() => break,
                 Err(_) => continue,
             };
-            let arrival = stopwatch::now();
-            let bytes = &buffer[..length];
+            let bytes = &received.bytes;
             let origin = wire::origin(bytes);
             // An answer counts once: a second one with the same origin is a replay.
             let Some(number) = asked.iter().position(|asked| Some(asked.nonce) == origin) else {
@@ -101,19 +98,21 @@ impl Probe for Ntp {
                 continue;
             };
             let asked = asked.swap_remove(number);
-            let packet =
-                Packet::decode(bytes).ok_or_else(|| malformed(server, &format!("it has {length} bytes, fewer than {}", wire::LENGTH)))?;
+            let packet = Packet::decode(bytes)
+                .ok_or_else(|| malformed(server, &format!("it has {} bytes, fewer than {}", bytes.len(), wire::LENGTH)))?;
             show(&packet, &mut run.report);
+            let (elapsed, source) = received.since(&asked.left);
+            let departure = Stamp::of_unix(asked.left.since_1970());
             let sample = packet
                 .check()
-                .and_then(|()| Sample::of(&packet, asked.departure, arrival.saturating_duration_since(asked.instant), asked.resolution))
+                .and_then(|()| Sample::of(&packet, departure, elapsed, asked.left.resolution()))
                 .map_err(|fault| failure(server, fault))?;
             run.report.answered_count += 1;
-            if best.as_ref().is_none_or(|(least, _)| sample.delay < least.delay) {
-                best = Some((sample, packet));
+            if best.as_ref().is_none_or(|(least, ..)| sample.delay < least.delay) {
+                best = Some((sample, packet, source));
             }
         }
-        let Some((sample, packet)) = best else {
+        let Some((sample, packet, source)) = best else {
             let ignored = match run.report.ignored_count {
                 0 => String::new(),
                 count => format!(" (datagrams that were not an answer to us: {count})"),
@@ -124,7 +123,7 @@ impl Probe for Ntp {
         run.report.offset = Some(signed(sample.offset));
         run.report.offset_uncertainty = Some(stopwatch::to_proto(sample.uncertainty));
         run.report.delay = Some(stopwatch::to_proto(sample.delay));
-        run.latency = Some((sample.delay, TimingSource::User));
+        run.latency = Some((sample.delay, source));
         self.judge(server, &sample, &packet)
     }
 }
@@ -154,23 +153,17 @@ impl Ntp {
 /// A request that is under way.
 struct Asked {
     nonce: Stamp,
-    /// When it left, by the wall clock.
-    departure: Stamp,
-    /// When it left, by the monotonic clock.
-    instant: Instant,
-    /// How far the two may be apart.
-    resolution: Duration,
+    /// When it left, by both clocks.
+    left: Reading,
 }
 
 impl Asked {
     async fn send(socket: &Connected) -> Result<Self, Failure> {
         let nonce = Stamp(u64::from_be_bytes(random()?));
         let request = wire::request(nonce);
-        let instant = stopwatch::now();
-        let departure = Stamp::of_unix(wall());
-        let resolution = stopwatch::now().saturating_duration_since(instant);
+        let left = Reading::now();
         socket.send(&request).await?;
-        Ok(Self { nonce, departure, instant, resolution })
+        Ok(Self { nonce, left })
     }
 }
 

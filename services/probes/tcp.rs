@@ -12,8 +12,7 @@ use crate::{
     target::{self, Host, Options},
     tls::Tls,
 };
-pub(crate) use conversation::escape;
-use conversation::{Conversation, Step};
+use conversation::{Conversation, Secured, Step};
 
 /// A TCP probe, parsed.
 pub(crate) struct Tcp {
@@ -53,11 +52,7 @@ impl Probe for Tcp {
 
     async fn run(&self, run: &mut Run<'_, TcpReport>) -> Result<String, Failure> {
         // Files first: what they cost is not the target's.
-        let tls = match &self.tls {
-            Some(tls) => Some((tls.load().await?, tls.name_for(&self.host)?)),
-            None => None,
-        };
-        let steps = conversation::load(&self.steps, &self.host).await?;
+        let (tls, steps) = self.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;
 
         let remote = run.resolve_port(&self.host, self.port).await?;
         run.enter(Phase::Connect);
@@ -97,6 +92,17 @@ impl Probe for Tcp {
         }
         Conversation::new(stream, remote, self.max_read).hold(&self.steps, steps, run).await?;
         Ok(format!("connected to {remote}, {} of {} steps held", run.report.completed_step_count, self.steps.len()))
+    }
+}
+
+impl Tcp {
+    /// Reads the files of TLS at once and of the step that starts TLS.
+    async fn load(&self) -> Result<(Option<Secured>, Option<Secured>), Failure> {
+        let tls = match &self.tls {
+            Some(tls) => Some((tls.load().await?, tls.name_for(&self.host)?)),
+            None => None,
+        };
+        Ok((tls, conversation::load(&self.steps, &self.host).await?))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
     net::{
-        dns::MAX_DATAGRAM,
+        stamp::Reading,
         udp::{Connected, Trouble},
     },
     stopwatch::{self, Phase},
@@ -78,7 +78,7 @@ impl Probe for Udp {
                 if let Some(local) = socket.local_address().filter(|_| run.report.local_address.is_empty()) {
                     run.report.local_address = local.to_string();
                 }
-                let departure = stopwatch::now();
+                let left = Reading::now();
                 if let Err(trouble) = socket.send(&self.payload).await {
                     return Err(refused(trouble, &mut run.report));
                 }
@@ -87,24 +87,27 @@ impl Probe for Udp {
                 run.enter(Phase::Wait);
                 next_departure += gap;
                 asked.push(async move {
-                    let mut buffer = vec![0; MAX_DATAGRAM];
-                    let received = socket.receive(&mut buffer).await;
-                    let arrival = stopwatch::now();
-                    let taken = arrival.saturating_duration_since(departure);
-                    (taken, socket, received.map(|length| buffer[..length].to_vec()))
+                    let received = socket.receive().await;
+                    (left, socket, received)
                 });
             }
             let more = run.report.sent_count < self.attempts;
             let wake = if more { next_departure.min(run.last_call()) } else { run.last_call() };
             match tokio::time::timeout_at(wake, asked.next()).await {
-                Ok(Some((taken, socket, received))) => {
-                    run.latency = Some((taken, TimingSource::User));
+                Ok(Some((left, socket, received))) => {
                     if let Some(local) = socket.local_address() {
                         run.report.local_address = local.to_string();
                     }
                     return match received {
-                        Ok(answer) => self.judge(remote, &answer, &mut run.report),
-                        Err(trouble) => Err(refused(trouble, &mut run.report)),
+                        Ok(received) => {
+                            run.latency = Some(received.since(&left));
+                            self.judge(remote, &received.bytes, &mut run.report)
+                        }
+                        Err(trouble) => {
+                            let taken = stopwatch::now().saturating_duration_since(left.monotonic);
+                            run.latency = Some((taken, TimingSource::User));
+                            Err(refused(trouble, &mut run.report))
+                        }
                     };
                 }
                 Err(_) if wake == run.last_call() => return Err(self.silence(remote, run)),

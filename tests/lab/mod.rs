@@ -2,6 +2,7 @@
 
 pub(crate) mod dns;
 pub(crate) mod echo;
+pub(crate) mod http;
 pub(crate) mod monitor;
 pub(crate) mod netns;
 pub(crate) mod ntp;
@@ -10,6 +11,7 @@ pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod relay;
 pub(crate) mod servers;
+pub(crate) mod tls;
 pub(crate) mod udp;
 
 use std::net::IpAddr;

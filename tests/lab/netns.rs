@@ -8,6 +8,8 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+use super::privilege;
+
 /// A row of namespaces: node 0 is where the test is, the last one is the target, those between are routers. The link between node `n` and
 /// node `n + 1` has the networks 10.9.n.0/24 and fd09:n::/64, in which the former is 1 and the latter is 2.
 pub(crate) struct Row {
@@ -16,6 +18,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// Builds one of `nodes`. None, loudly, without the privilege; a panic where it is required.
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     pub(crate) fn of(nodes: usize) -> Option<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -23,9 +26,7 @@ impl Row {
         // Made before the first command, so that a row that fails half-way is removed, too.
         let row = Self { names: (0..nodes).map(name).collect() };
         if !ip(&["netns", "add", &row.names[0]]) {
-            let required = std::env::var_os("VANTAGE_REQUIRE_PRIVILEGED").is_some_and(|value| value == "1");
-            assert!(!required, "network namespaces are required here and can't be made");
-            eprintln!("SKIPPED: needs root to make network namespaces");
+            privilege::skipped("root, to make network namespaces");
             return None;
         }
         for name in &row.names[1..] {
@@ -36,7 +37,7 @@ impl Row {
             // The kernel's limits on ICMP errors look like loss.
             row.exec(
                 node,
-                "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv6.icmp.ratelimit=0 \
+                "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv4.icmp_msgs_burst=100000 net.ipv6.icmp.ratelimit=0 \
                  net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0",
             );
         }

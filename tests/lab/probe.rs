@@ -35,7 +35,7 @@ pub(crate) async fn run_in(probe: &Probe, world: &World) -> Sight {
 
 /// The field that is wrong with a probe.
 pub(crate) fn invalid(probe: &Probe) -> String {
-    Plan::parse(probe).err().expect("the probe is not valid").field
+    Plan::parse(probe).expect_err("the probe is not valid").field
 }
 
 /// Asserts a pass and gives the report.

@@ -51,6 +51,8 @@ enum Sender {
 pub(super) struct Life {
     tasks: FuturesUnordered<Task>,
     born: UnboundedReceiver<Task>,
+    /// Whether HTTP/2 is spoken.
+    pub(super) two: bool,
     pub(super) notes: Shared,
 }
 
@@ -61,7 +63,7 @@ impl Connection {
         notes.lock().budget = budget;
         let (bearer, born) = unbounded_channel();
         let local = Local(bearer);
-        let mut life = Life { tasks: FuturesUnordered::new(), born, notes: notes.clone() };
+        let mut life = Life { tasks: FuturesUnordered::new(), born, two, notes: notes.clone() };
         let sender = if two {
             let io = TokioIo::new(Watched::new(stream, Framing::two(), notes));
             let mut builder = http2::Builder::new(local.clone());

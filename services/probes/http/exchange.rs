@@ -21,6 +21,7 @@ use crate::{
     net::{self, stream::Stream},
     stopwatch::Phase,
     tls::{self, Loaded, Tls},
+    wire::text::escape,
 };
 
 /// How much of a body is kept where nothing is asked of it: enough for an excerpt.
@@ -202,6 +203,9 @@ fn failure(act: &str, error: &hyper::Error, life: &Life) -> Failure {
         );
     }
     let is_http = |beginning: &[u8]| beginning.iter().zip(b"HTTP/1.").all(|(came, expected)| came == expected);
+    if life.two && notes.beginning.starts_with(b"HTTP/1.") {
+        return malformed("the server answers in HTTP/1, not in HTTP/2".to_owned());
+    }
     if let Some(protocol) = find::<h2::Error>(error) {
         if protocol.is_remote() && (protocol.is_reset() || protocol.is_go_away()) {
             return Failure::target(Reason::Disconnected, format!("{act}: {protocol}"));
@@ -209,8 +213,8 @@ fn failure(act: &str, error: &hyper::Error, life: &Life) -> Failure {
         if !protocol.is_io() {
             return malformed(protocol.to_string());
         }
-    } else if !is_http(&notes.beginning) {
-        let shown = crate::tcp::escape(notes.beginning.get(..notes.beginning.len().min(32)).unwrap_or_default());
+    } else if !life.two && !is_http(&notes.beginning) {
+        let shown = escape(notes.beginning.get(..notes.beginning.len().min(32)).unwrap_or_default());
         return malformed(format!("the answer is not HTTP, it begins with \"{shown}\""));
     }
     if error.is_parse() {

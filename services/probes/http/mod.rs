@@ -17,7 +17,7 @@ use vantage_contract::v1::{HttpProbe, HttpReport, HttpVersion, Reason, TimingSou
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    stopwatch,
+    stopwatch::{self, Phase},
     target::{self, Options},
     tls::Tls,
 };
@@ -85,7 +85,8 @@ impl Probe for Http {
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
-        let tls = self.tls.load().await?;
+        // Files first: what they cost is not the target's.
+        let tls = self.tls.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;
         let mut url = self.url.clone();
         let mut request = self.request.clone();
         let mut jar = Jar::default();

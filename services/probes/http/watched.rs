@@ -23,6 +23,8 @@ const PREFACE: u64 = 24;
 pub(super) struct Notes {
     /// Whether all of the request has been handed to the connection.
     pub(super) handed: bool,
+    /// When something was written last, if it left at once.
+    pub(super) written: Option<Instant>,
     /// When the last of the request left.
     pub(super) sent: Option<Instant>,
     /// When the first of the answer came.
@@ -131,10 +133,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { stream, framing, notes } = self.get_mut();
         let polled = Pin::new(stream).poll_write(cx, bytes);
-        if let (Poll::Ready(Ok(written)), Framing::Two { outgoing, .. }) = (&polled, framing) {
+        if let Poll::Ready(Ok(written)) = &polled {
+            let now = stopwatch::now();
+            let mut notes = notes.lock();
+            notes.written = Some(now);
             let written = bytes.get(..*written).unwrap_or_default();
-            if outgoing.feed(written, |frame| frame.is_over && frame.ends_stream()) {
-                notes.lock().sent.get_or_insert_with(stopwatch::now);
+            if let Framing::Two { outgoing, .. } = framing
+                && outgoing.feed(written, |frame| frame.is_over && frame.ends_stream())
+            {
+                notes.sent.get_or_insert(now);
             }
         }
         note_error(polled, notes)
@@ -143,12 +150,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, framing, notes } = self.get_mut();
         let polled = Pin::new(stream).poll_flush(cx);
-        if let (Poll::Ready(Ok(())), Framing::One) = (&polled, framing) {
-            let mut notes = notes.lock();
-            if notes.handed {
-                notes.sent.get_or_insert_with(stopwatch::now);
+        let mut noted = notes.lock();
+        match (&polled, framing) {
+            // TLS holds something back: what was written has not left.
+            (Poll::Pending, _) => noted.written = None,
+            (Poll::Ready(Ok(())), Framing::One) if noted.handed => {
+                let left = noted.written.unwrap_or_else(stopwatch::now);
+                noted.sent.get_or_insert(left);
             }
+            _ => {}
         }
+        drop(noted);
         note_error(polled, notes)
     }
 

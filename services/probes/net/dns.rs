@@ -10,9 +10,6 @@ use crate::{
     wire::dns::{Answer, Manner, Question, Refusal},
 };
 
-/// The largest datagram.
-pub(crate) const MAX_DATAGRAM: usize = 65_535;
-
 /// A random identifier.
 pub(crate) fn new_id() -> Result<u16, Failure> {
     random().map(u16::from_be_bytes)
@@ -50,10 +47,8 @@ pub(crate) async fn ask(server: SocketAddr, question: &Question, manner: Manner)
     let socket = Connected::open(server, None)?;
     let id = new_id()?;
     socket.send(&question.encode(id, manner)).await?;
-    let mut buffer = vec![0; manner.edns_size.unwrap_or(512).max(1500).into()];
     loop {
-        let length = socket.receive(&mut buffer).await?;
-        match Answer::decode(buffer[..length].to_vec(), id, question) {
+        match Answer::decode(socket.receive().await?.bytes, id, question) {
             Ok(answer) if answer.truncated => return ask_over_tcp(server, question, manner).await,
             Ok(answer) => return Ok(answer),
             Err(Refusal::Stranger) => {}

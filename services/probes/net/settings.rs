@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -10,6 +10,10 @@ use std::{
 
 use hickory_proto::rr::Name;
 use hickory_resolver::{Hosts, system_conf::parse_resolv_conf};
+use nix::net::if_::if_nametoindex;
+
+/// How many servers are asked, as in the C library (MAXNS).
+const MAX_SERVERS: usize = 3;
 
 /// Whom to ask, and how (resolv.conf(5)).
 #[derive(Debug, Clone)]
@@ -34,7 +38,7 @@ impl Settings {
 
     fn parse(text: &[u8]) -> Result<Self, String> {
         let (config, options) = parse_resolv_conf(text).map_err(|error| error.to_string())?;
-        let servers = config.name_servers().iter().take(3).map(|server| SocketAddr::new(server.ip, 53)).collect();
+        let servers = config.name_servers().iter().take(MAX_SERVERS).map(|server| with_scope(server.ip, text)).collect();
         let mut search = config.search().to_vec();
         if search.is_empty() {
             search.extend(config.domain().cloned());
@@ -75,6 +79,18 @@ impl Settings {
         }
         found
     }
+}
+
+/// The server at port 53. A link-local address needs the interface that resolv.conf names after a "%" (RFC 4007) and hickory leaves out.
+fn with_scope(server: IpAddr, text: &[u8]) -> SocketAddr {
+    let IpAddr::V6(address) = server else { return SocketAddr::new(server, 53) };
+    let interface = text.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
+        let (written, interface) = words.nth(1).filter(|_| line.trim_ascii_start().starts_with(b"nameserver"))?.split_once('%')?;
+        (written.parse() == Ok(address)).then_some(interface)
+    });
+    let index = interface.and_then(|name| name.parse().or_else(|_| if_nametoindex(name)).ok());
+    SocketAddrV6::new(address, 53, 0, index.unwrap_or_default()).into()
 }
 
 /// The files, and what they said when they were last read.
@@ -149,6 +165,14 @@ mod tests {
         assert_eq!(candidates(conf, "www.x"), ["www.x.a.test.", "www.x.b.test.", "www.x."]);
         assert_eq!(candidates(conf, "www.x.y"), ["www.x.y.", "www.x.y.a.test.", "www.x.y.b.test."]);
         assert_eq!(candidates(conf, "www.x."), ["www.x."]);
+    }
+
+    #[test]
+    fn a_link_local_server_keeps_its_interface() {
+        let settings = Settings::parse(b"nameserver 2001:db8::1\n nameserver fe80::1%lo # home\nnameserver fe80::2%7\n").unwrap();
+        let scopes: Vec<_> =
+            settings.servers.iter().map(|server| if let SocketAddr::V6(server) = server { server.scope_id() } else { 0 }).collect();
+        assert_eq!(scopes, [0, if_nametoindex("lo").unwrap(), 7]);
     }
 
     #[test]

@@ -44,6 +44,16 @@ impl Reading {
         }
         best.unwrap_or_else(|| Self { monotonic: stopwatch::now(), wall: 0, apart: 0 })
     }
+
+    /// The wall clock's time since 1970: for protocols that carry instants.
+    pub(crate) fn since_1970(&self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.wall).unwrap_or_default())
+    }
+
+    /// How far apart the two clocks were read.
+    pub(crate) fn resolution(&self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.apart).unwrap_or_default())
+    }
 }
 
 fn nanoseconds(at: TimeSpec) -> i128 {

@@ -68,6 +68,10 @@ pub async fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpSt
                 let sentence = format!("{}: no local port is free", act());
                 return Err(Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence).into());
             }
+            // Nobody can have said so yet but our own table of routes.
+            Some(Errno::EHOSTUNREACH) => {
+                return Err(Failure::new(Reason::LocalNetwork, Attribution::Vantage, format!("{}: no route to host", act())).into());
+            }
             // Loopback answers a SYN within the call itself: refused at once is still the target's word.
             _ => return Err(at_once(error).into()),
         },

@@ -5,19 +5,26 @@ use std::{
     io, mem,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, SupportedProtocolVersion,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use x509_parser::{
+    prelude::{FromDer as _, X509Certificate},
+    time::ASN1Time,
+};
 
 /// How a handshake is done.
 #[derive(Debug)]
@@ -27,7 +34,7 @@ pub struct Settings {
     /// The versions to offer.
     pub versions: &'static [&'static SupportedProtocolVersion],
     /// Who judges the chain. None: nobody does.
-    pub judge: Option<Arc<WebPkiServerVerifier>>,
+    pub judge: Option<Arc<Judge>>,
     /// The client's own chain and key.
     pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
@@ -85,6 +92,52 @@ pub async fn handshake(
     .map_err(HandshakeError::Wire)
 }
 
+/// Judges chains.
+#[derive(Debug)]
+pub struct Judge {
+    verifier: Arc<WebPkiServerVerifier>,
+    /// Certificates that are trusted as they are, also as a server's own: one made with `openssl req -x509` calls itself an authority,
+    /// and webpki takes no authority for a server.
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl Judge {
+    /// A judge who trusts these authorities. An error says what is wrong with them.
+    pub fn new(roots: RootCertStore, trusted: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Self, String> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|error| error.to_string())?;
+        Ok(Self { verifier, trusted })
+    }
+
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let error = match self.verifier.verify_server_cert(leaf, intermediates, name, ocsp, now) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let is_other = matches!(error, Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer));
+        if !is_other || !self.trusted.iter().any(|trusted| trusted.as_ref() == leaf.as_ref()) {
+            return Err(error);
+        }
+        verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
+        let Ok((_, parsed)) = X509Certificate::from_der(leaf) else { return Err(error) };
+        let seconds = |time: ASN1Time| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0)));
+        let (not_before, not_after) = (seconds(parsed.validity().not_before), seconds(parsed.validity().not_after));
+        if now < not_before {
+            return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
+        }
+        if now > not_after {
+            return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
+        }
+        Ok(())
+    }
+}
+
 /// Why there was no handshake.
 #[derive(Debug)]
 pub enum HandshakeError {
@@ -98,7 +151,7 @@ pub enum HandshakeError {
 #[derive(Debug)]
 struct Recorder {
     provider: Arc<CryptoProvider>,
-    judge: Option<Arc<WebPkiServerVerifier>>,
+    judge: Option<Arc<Judge>>,
     /// Whether a rejection ends the handshake, before a certificate of ours is shown to a stranger.
     aborts: bool,
     presented: Mutex<Record>,
@@ -130,16 +183,16 @@ impl ServerCertVerifier for Recorder {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let judgement = self.judge.as_ref().map(|judge| judge.verify_server_cert(leaf, intermediates, name, ocsp, now));
+        let judgement = self.judge.as_ref().map(|judge| judge.judge(leaf, intermediates, name, ocsp, now));
         let verdict = match &judgement {
-            None | Some(Ok(_)) => Ok(()),
+            None | Some(Ok(())) => Ok(()),
             Some(Err(Error::InvalidCertificate(error))) => Err(error.clone()),
             Some(Err(_)) => Err(CertificateError::BadEncoding),
         };
         let chain = std::iter::once(leaf).chain(intermediates).map(|certificate| certificate.clone().into_owned()).collect();
         {
             let mut record = self.presented.lock().unwrap_or_else(PoisonError::into_inner);
-            record.trusted = matches!(judgement, Some(Ok(_)));
+            record.trusted = matches!(judgement, Some(Ok(())));
             record.fresh = Some(Presented { chain, at: now, verdict });
         }
         match judgement {

@@ -11,7 +11,6 @@ use std::{
 
 use rustls::{
     CertificateError, RootCertStore, SupportedProtocolVersion,
-    client::WebPkiServerVerifier,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
     version::{TLS12, TLS13},
@@ -22,7 +21,7 @@ use vantage_contract::v1::{Reason, TlsOptions, TlsReport, TlsVersion};
 
 use crate::{
     failure::{Failure, Invalid},
-    net::tls::{HandshakeError, Presented, Settings, handshake},
+    net::tls::{HandshakeError, Judge, Presented, Settings, handshake},
     target::{self, Host},
 };
 
@@ -52,7 +51,7 @@ pub(crate) struct Tls {
 /// Whom a chain has to lead to.
 enum Trust {
     /// One of the system's authorities.
-    System(Arc<WebPkiServerVerifier>),
+    System(Arc<Judge>),
     /// One of the authorities in this file.
     File(PathBuf),
     /// Nobody.
@@ -129,16 +128,17 @@ impl Tls {
         }
     }
 
-    async fn authorities(&self, path: &Path) -> Result<Arc<WebPkiServerVerifier>, Failure> {
+    async fn authorities(&self, path: &Path) -> Result<Arc<Judge>, Failure> {
+        let trusted = self.certificates("ca_file", path).await?;
         let mut roots = RootCertStore::empty();
-        for certificate in self.certificates("ca_file", path).await? {
+        for certificate in &trusted {
             roots
-                .add(certificate)
+                .add(certificate.clone())
                 .map_err(|error| self.invalid("ca_file", format!("{} has an unusable certificate: {error}", path.display())))?;
         }
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| self.invalid("ca_file", format!("{}: {error}", path.display())))
+        let judge =
+            Judge::new(roots, trusted, provider()).map_err(|error| self.invalid("ca_file", format!("{}: {error}", path.display())))?;
+        Ok(Arc::new(judge))
     }
 
     async fn certificates(&self, field: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
@@ -270,8 +270,8 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// The judge who trusts the system's authorities, or, where there are none (as in an empty container), those of Mozilla's list as they
 /// were when this was built. Read once for the process, at the first check that needs it and not in its first run.
-fn system() -> Result<Arc<WebPkiServerVerifier>, String> {
-    static JUDGE: OnceLock<Result<Arc<WebPkiServerVerifier>, String>> = OnceLock::new();
+fn system() -> Result<Arc<Judge>, String> {
+    static JUDGE: OnceLock<Result<Arc<Judge>, String>> = OnceLock::new();
     let judge = JUDGE.get_or_init(|| {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -279,7 +279,7 @@ fn system() -> Result<Arc<WebPkiServerVerifier>, String> {
             tracing::warn!("this system has no certificate authorities: using those that were built in");
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(|error| error.to_string())
+        Judge::new(roots, Vec::new(), provider()).map(Arc::new)
     });
     judge.clone()
 }

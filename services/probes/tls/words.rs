@@ -1,6 +1,6 @@
 //! Why a chain was rejected, and why a handshake failed: in words.
 
-use std::{error::Error as _, fmt::Display, io};
+use std::{fmt::Display, io};
 
 use rustls::{AlertDescription, CertificateError, Error, pki_types::UnixTime};
 use vantage_contract::v1::{Certificate, Reason};
@@ -27,7 +27,9 @@ pub(super) fn of_verdict(error: &CertificateError, chain: &[Certificate]) -> Str
         }
         CertificateError::NotValidForName => "the certificate is not valid for the name asked for".to_owned(),
         CertificateError::UnknownIssuer => unknown_issuer(chain),
-        CertificateError::BadSignature => "a signature in the chain is wrong".to_owned(),
+        CertificateError::BadSignature => {
+            "a signature in the chain is wrong: it was changed, or the trusted authority of that name has another key".to_owned()
+        }
         CertificateError::BadEncoding => "a certificate can't be decoded".to_owned(),
         CertificateError::Revoked => "a certificate has been revoked".to_owned(),
         CertificateError::UnhandledCriticalExtension => "a certificate has a critical extension that is not understood".to_owned(),
@@ -39,6 +41,9 @@ pub(super) fn of_verdict(error: &CertificateError, chain: &[Certificate]) -> Str
             "a signature in the chain uses an algorithm that is not accepted".to_owned()
         }
         CertificateError::Other(other) if format!("{other}").contains("CaUsedAsEndEntity") => {
+            if chain.first().is_some_and(|leaf| leaf.subject == leaf.issuer) {
+                return unknown_issuer(chain);
+            }
             "the certificate is that of an authority, not of a server".to_owned()
         }
         other => other.to_string(),

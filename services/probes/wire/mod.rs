@@ -7,3 +7,4 @@ pub mod ip;
 pub mod name;
 pub mod ntp;
 pub(crate) mod rdata;
+pub mod text;
