@@ -1,8 +1,11 @@
 //! Orders that end: how many of their runs are accounted for. Pure.
+//!
+//! A manager that was restarted finds its orders half done, and what was acknowledged before does not come again. It sees that by the
+//! first run that ran: an order has one run in flight at a time, so all runs before that one are accounted for, here or earlier.
 
 use std::collections::BTreeMap;
 
-use vantage_contract::v1::{ProbeResult, Start};
+use vantage_contract::v1::{Outcome, ProbeResult, Start};
 
 use crate::plan::Plan;
 
@@ -17,7 +20,42 @@ pub(crate) struct Tally {
 #[derive(Debug, Default)]
 struct Accounted {
     revision: String,
+    /// Runs that results told of here, in all sessions: a monitor that forgot an order begins it anew.
     runs: u64,
+    /// By session: an order goes on as long as its session does.
+    sessions: BTreeMap<String, InSession>,
+}
+
+#[derive(Debug, Default)]
+struct InSession {
+    runs: u64,
+    /// Runs accounted for before this process came; known once one ran.
+    earlier: Option<u64>,
+    /// What was told of before that: first run and number of runs.
+    waiting: Vec<(u64, u64)>,
+}
+
+impl Accounted {
+    /// Whether so many runs are accounted for.
+    fn all_of(&self, count: u64) -> bool {
+        let in_session = |session: &InSession| session.earlier.is_some_and(|earlier| earlier.saturating_add(session.runs) >= count);
+        self.runs >= count || self.sessions.values().any(in_session)
+    }
+}
+
+impl InSession {
+    fn add(&mut self, result: &ProbeResult, runs: u64) {
+        self.runs = self.runs.saturating_add(runs);
+        if self.earlier.is_some() {
+            return;
+        }
+        self.waiting.push((result.run, runs));
+        if result.outcome() != Outcome::Skipped {
+            let told = |(first, runs): (u64, u64)| result.run.saturating_sub(first).min(runs);
+            let told = self.waiting.drain(..).map(told).sum();
+            self.earlier = Some(result.run.saturating_sub(told));
+        }
+    }
 }
 
 impl Tally {
@@ -28,7 +66,7 @@ impl Tally {
             for (name, start) in orders {
                 let key = (link.clone(), name.clone());
                 let kept = self.accounted.remove(&key).filter(|kept| kept.revision == start.revision);
-                accounted.insert(key, kept.unwrap_or_else(|| Accounted { revision: start.revision.clone(), runs: 0 }));
+                accounted.insert(key, kept.unwrap_or_else(|| Accounted { revision: start.revision.clone(), ..Accounted::default() }));
             }
         }
         (self.plan, self.accounted) = (plan, accounted);
@@ -39,7 +77,9 @@ impl Tally {
         if let Some(accounted) = self.accounted.get_mut(&(link.to_owned(), result.check_name.clone()))
             && accounted.revision == result.revision
         {
-            accounted.runs = accounted.runs.saturating_add(result.run_count.max(1));
+            let runs = result.run_count.max(1);
+            accounted.runs = accounted.runs.saturating_add(runs);
+            accounted.sessions.entry(result.session.clone()).or_default().add(result, runs);
         }
     }
 
@@ -47,7 +87,7 @@ impl Tally {
     pub(crate) fn counted_out(&self, link: &str, start: &Start) -> bool {
         let Some(check) = &start.check else { return false };
         let accounted = self.accounted.get(&(link.to_owned(), check.name.clone()));
-        check.count > 0 && accounted.is_some_and(|accounted| accounted.revision == start.revision && accounted.runs >= check.count)
+        check.count > 0 && accounted.is_some_and(|accounted| accounted.revision == start.revision && accounted.all_of(check.count))
     }
 
     /// Whether there is nothing left to wait for: every order is counted out.
@@ -90,6 +130,33 @@ mod tests {
         assert!(!tally.counted_out("n", &start) && !tally.done());
         tally.add("n", &result(&start, 4));
         assert!(tally.done());
+    }
+
+    /// Results of one session: run, number of runs, whether they ran. Which of them completes a count of 4?
+    fn completes_four(results: &[(u64, u64, bool)]) -> Option<usize> {
+        let plan = plan(&[("a", 4)], &["m"]);
+        let start = plan.monitors["m"]["a"].clone();
+        let mut tally = Tally::default();
+        tally.expect(plan);
+        results.iter().position(|(run, runs, ran)| {
+            let outcome = if *ran { Outcome::Passed } else { Outcome::Skipped };
+            tally.add("m", &ProbeResult { run: *run, outcome: outcome.into(), session: "s".into(), ..result(&start, *runs) });
+            tally.done()
+        })
+    }
+
+    #[test]
+    fn a_restarted_manager_counts_what_was_accounted_for_before_it_came() {
+        assert_eq!(completes_four(&[(2, 1, true), (3, 1, true)]), Some(1));
+        assert_eq!(completes_four(&[(0, 1, true), (1, 1, true), (2, 1, true), (3, 1, true)]), Some(3));
+        // Run 1 was in flight when it came, and run 2 was skipped because of it.
+        assert_eq!(completes_four(&[(2, 1, false), (1, 1, true), (3, 1, true)]), Some(2));
+    }
+
+    #[test]
+    fn skipped_runs_that_overtake_the_first_run_do_not_end_an_order_before_it() {
+        assert_eq!(completes_four(&[(1, 3, false), (0, 1, true)]), Some(1));
+        assert_eq!(completes_four(&[(0, 2, false), (2, 1, true), (3, 1, true)]), Some(2));
     }
 
     #[test]
