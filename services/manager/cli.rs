@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser, error::ErrorKind};
 use vantage_contract::duration;
 use vantage_daemon::exit::Exit;
 
@@ -56,13 +56,13 @@ pub struct RunArgs {
     #[arg(long = "monitor", value_name = "URL", env = "VANTAGE_MONITOR", value_delimiter = ',')]
     pub monitors: Vec<String>,
     /// Run a monitor in this process too, called "local". Default where neither the file nor --monitor names one.
-    #[arg(long, env = "VANTAGE_EMBEDDED")]
+    #[arg(long, env = "VANTAGE_EMBEDDED", value_parser = BoolishValueParser::new())]
     pub embedded: bool,
     /// Where the embedded monitor listens; with --once it takes any free port of that address. Loopback only.
     #[arg(long, value_name = "ADDR", env = "VANTAGE_EMBEDDED_LISTEN", default_value = "127.0.0.1:54321")]
     pub embedded_listen: SocketAddr,
     /// Run every check once on each of its monitors, print the results, and exit.
-    #[arg(long, env = "VANTAGE_ONCE")]
+    #[arg(long, env = "VANTAGE_ONCE", value_parser = BoolishValueParser::new())]
     pub once: bool,
     /// What a result looks like on the standard output.
     #[arg(long, short, value_enum, env = "VANTAGE_OUTPUT", default_value_t)]
@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(long = "http-host", value_name = "NAME", env = "VANTAGE_HTTP_HOST", value_delimiter = ',')]
     pub http_hosts: Vec<String>,
     /// Let --http stand open beyond loopback: for networks that keep others out by themselves.
-    #[arg(long, env = "VANTAGE_INSECURE_HTTP")]
+    #[arg(long, env = "VANTAGE_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     pub insecure_http: bool,
     /// How long a link may be silent before the monitor is asked for a sign of life. 1 s to 1 h.
     #[arg(long, value_name = "DURATION", env = "VANTAGE_KEEPALIVE_INTERVAL", default_value = "10s", value_parser = keepalive)]
@@ -90,9 +90,16 @@ pub struct RunArgs {
     /// What the monitors' lists call this manager, for people. At most 128 bytes. Default: the host's name.
     #[arg(long, value_name = "NAME", env = "VANTAGE_NAME", value_parser = client_name)]
     pub name: Option<String>,
-    /// What to log to stderr: a level, or directives ("info,vantage_manager=debug").
-    #[arg(long, value_name = "FILTER", env = "VANTAGE_LOG", default_value = "info")]
-    pub log: String,
+    /// What to log to stderr: a level, or directives ("info,vantage_manager=debug"). Default: info; with --once warn.
+    #[arg(long, value_name = "FILTER", env = "VANTAGE_LOG")]
+    pub log: Option<String>,
+}
+
+impl RunArgs {
+    /// What to log, the default included.
+    pub fn log_filter(&self) -> &str {
+        self.log.as_deref().unwrap_or(if self.once { "warn" } else { "info" })
+    }
 }
 
 /// An address to listen on, or none.

@@ -31,7 +31,7 @@ fn act(cli: Cli) -> Result<Exit, Fatal> {
     if let Some(command) = &cli.command {
         return config::tell(command, &judge, &mut io::stdout());
     }
-    telemetry::start(&cli.run.log)?;
+    telemetry::start(cli.run.log_filter())?;
     let runtime = Runtime::new().map_err(|error| Fatal::new(Exit::OsError, format!("start the runtime: {error}")))?;
     let ended = runtime.block_on(async {
         vantage_manager::run(World {
