@@ -80,7 +80,10 @@ async fn results_are_shown_in_four_brackets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_managers_share_a_monitor_and_one_that_was_cut_off_gets_each_result_once() {
     let ((_open, target), port) = (silent_port().await, free_port());
-    let _monitor = monitor("shared", port);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = write(folder.path(), "monitor.json", r#"{ "keepalive": { "interval": "1s", "timeout": "1s" } }"#);
+    let _monitor =
+        Running::start(MONITOR, &["serve", "--config", &settings, "--listen", &format!("127.0.0.1:{port}"), "--http-listen", "off"]);
     let relay = Relay::to(SocketAddr::from(([127, 0, 0, 1], port))).await;
     let (near, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (direct, relayed) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", relay.port));
@@ -165,6 +168,10 @@ async fn a_changed_file_touches_only_what_changed_and_a_broken_one_changes_nothi
         lines.push(manager.json().await);
     }
     write(folder.path(), "checks.json", "[{");
+    // Long enough for the broken file to have been read.
+    for _ in 0..10 {
+        lines.push(manager.json().await);
+    }
     write(folder.path(), "checks.json", &json!([stays, tcp_check("comes", target, "200ms")]).to_string());
     while !names(&lines).contains("comes") {
         lines.push(manager.json().await);
@@ -176,7 +183,9 @@ async fn a_changed_file_touches_only_what_changed_and_a_broken_one_changes_nothi
     assert_each_run_once(&lines);
     assert!(lines.iter().all(|line| line["revision"] == lines[0]["revision"]));
     manager.signal(Signal::SIGTERM);
-    assert_eq!(manager.ended().await.code, Some(0));
+    let ended = manager.ended().await;
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stderr.contains("checks.json:1:"), "the broken file was told with line and column: {}", ended.stderr);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! The command line. Every flag can be given in the environment too.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use vantage_contract::duration;
 use vantage_daemon::exit::Exit;
 
 use crate::print::Output;
@@ -76,6 +77,12 @@ pub struct RunArgs {
     /// Let --http stand open beyond loopback: for networks that keep others out by themselves.
     #[arg(long, env = "VANTAGE_INSECURE_HTTP")]
     pub insecure_http: bool,
+    /// How long a link may be silent before the monitor is asked for a sign of life. 1 s to 1 h.
+    #[arg(long, value_name = "DURATION", env = "VANTAGE_KEEPALIVE_INTERVAL", default_value = "10s", value_parser = keepalive)]
+    pub keepalive_interval: Duration,
+    /// How long that sign may take before the link is given up and dialled anew. 1 s to 1 h.
+    #[arg(long, value_name = "DURATION", env = "VANTAGE_KEEPALIVE_TIMEOUT", default_value = "5s", value_parser = keepalive)]
+    pub keepalive_timeout: Duration,
     /// What monitors know this manager by, for ever: orders and results hang on it. 1 to 128 bytes of printable ASCII without spaces.
     /// Default: the host's name and a hash of the file's path; with --once a new one each time.
     #[arg(long, value_name = "ID", env = "VANTAGE_CLIENT_ID", value_parser = client_id)]
@@ -101,6 +108,12 @@ impl FromStr for Listen {
         }
         text.parse().map(|address| Self(Some(address))).map_err(|_| "give ADDR:PORT with a numeric address, or \"off\"".to_owned())
     }
+}
+
+fn keepalive(text: &str) -> Result<Duration, String> {
+    let parsed = duration::parse(text).map_err(|error| error.to_string())?;
+    let parsed = Duration::try_from(parsed).map_err(|error| error.to_string())?;
+    if (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&parsed) { Ok(parsed) } else { Err("give 1 s to 1 h".into()) }
 }
 
 fn client_id(text: &str) -> Result<String, String> {

@@ -57,7 +57,11 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
         Some(id) => id,
         None => config::client_id(&path, arguments.once)?,
     };
-    let settings = Arc::new(Settings::new(client_id, arguments.name.clone().unwrap_or_else(config::host_name)));
+    let settings = Arc::new(Settings {
+        keepalive_interval: arguments.keepalive_interval,
+        keepalive_timeout: arguments.keepalive_timeout,
+        ..Settings::new(client_id, arguments.name.clone().unwrap_or_else(config::host_name))
+    });
     let printer = Printer::start(Style::new(arguments.output, stdout_is_terminal), stdout)?;
     let embedded = if setup.embeds() { Some(Embedded::start(&arguments, &embed).await?) } else { None };
     let embedded_address = embedded.as_ref().map(|embedded| embedded.address);

@@ -13,6 +13,7 @@ use vantage_contract::v1::{
 };
 
 use crate::{
+    doctor,
     registry::Registry,
     session::{self, Watched},
 };
@@ -54,7 +55,7 @@ impl AdminService for Admin {
             name: shared.settings.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start_time: Some(Timestamp::from(self.started)),
-            capabilities: self.capabilities.clone(),
+            capabilities: doctor::under(&shared.policy, &self.capabilities),
             client_count: u32::try_from(views.len()).unwrap_or(u32::MAX),
             order_count: views.iter().map(|view| view.client.order_count).sum(),
             in_flight_count: u32::try_from(shared.admission.in_flight()).unwrap_or(u32::MAX),

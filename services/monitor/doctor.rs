@@ -14,6 +14,7 @@ use vantage_probes::KINDS;
 use crate::{
     cli::{Output, print},
     config::Settings,
+    policy::Policy,
 };
 use facts::Facts;
 
@@ -80,6 +81,15 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Fatal> {
 /// Which kinds of probe can run here, for `GetMonitor`.
 pub fn capabilities() -> Vec<Capability> {
     capabilities_of(&Facts::gather())
+}
+
+/// The same under a policy, which may deny a kind that could run.
+pub fn under(policy: &Policy, capabilities: &[Capability]) -> Vec<Capability> {
+    let judged = |capability: &Capability| match policy.permit_kind(&capability.kind) {
+        Ok(()) => capability.clone(),
+        Err(rule) => Capability { available: false, detail: rule, ..capability.clone() },
+    };
+    capabilities.iter().map(judged).collect()
 }
 
 fn capabilities_of(facts: &Facts) -> Vec<Capability> {
@@ -239,6 +249,15 @@ mod tests {
         let finding = files(&Facts { open_files: Some(1024), ..well() }, 1000);
         assert_eq!(finding.state, State::Limited);
         assert_eq!(finding.cure.as_deref(), Some("ulimit -n 2256"));
+    }
+
+    #[test]
+    fn a_kind_that_the_policy_denies_is_not_available() {
+        let policy: Policy = serde_json::from_str(r#"{"kinds": {"deny": ["dns"]}}"#).unwrap();
+        let judged = under(&policy, &capabilities_of(&well()));
+        let denied: Vec<_> = judged.iter().filter(|capability| !capability.available).collect();
+        assert_eq!(denied.len(), 1);
+        assert_eq!((denied[0].kind.as_str(), denied[0].detail.as_str()), ("dns", "policy: the kind dns is denied (kinds.deny)"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use vantage_contract::v1::{PingProbe, PingReport, Reason};
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid, Moment},
-    net::icmp::{Answer, EchoSocket, Manner, random},
+    net::icmp::{Answer, BATCH, EchoSocket, Manner, random},
     stopwatch::{self, Phase},
     target::{self, Host, Options},
 };
@@ -108,7 +108,8 @@ impl Ping {
         let mut tried = 0;
         let mut unsent = None;
         loop {
-            while let Some(answer) = socket.receive()? {
+            for _ in 0..BATCH {
+                let Some(answer) = socket.receive()? else { break };
                 match answer {
                     Answer::Reply { sequence, hop_limit, round_trip, payload } => {
                         // What arrived after the end may be read before it is noticed.

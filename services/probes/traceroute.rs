@@ -15,6 +15,7 @@ use vantage_contract::v1::{Attribution, Reason, TracerouteAnswer, TracerouteHop,
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid, Moment},
+    net::icmp::BATCH,
     stopwatch::{self, Phase, to_proto},
     target::{self, Host, Options},
     wire::icmp::{Version, is_hop_limit_exceeded, is_port_unreachable},
@@ -141,7 +142,8 @@ impl Traceroute {
         // A little earlier than the deadline, so that the verdict is ours and not that of being cut off.
         let end: Instant = run.deadline - (run.remaining() / 10).min(Duration::from_millis(5));
         loop {
-            while let Some(heard) = flight.receive(trace.only_open())? {
+            for _ in 0..BATCH {
+                let Some(heard) = flight.receive(trace.only_open())? else { break };
                 let word = self.method.word(&heard, target);
                 match (heard.number, heard.round_trip) {
                     (Some(number), Some(round_trip)) => {

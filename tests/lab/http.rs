@@ -170,25 +170,3 @@ pub(crate) fn ok(body: &str) -> String {
 pub(crate) fn redirect(status: u16, location: &str) -> String {
     format!("HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
 }
-
-/// A relay in front of `target` that holds back what it hears, each way, for `delay`.
-pub(crate) async fn relay(target: SocketAddr, delay: Duration) -> Server {
-    Server::start(move |near, _| async move {
-        let Ok(far) = TcpStream::connect(target).await else { return };
-        let (near_read, near_write) = near.into_split();
-        let (far_read, far_write) = far.into_split();
-        tokio::join!(pump(near_read, far_write, delay), pump(far_read, near_write, delay));
-    })
-    .await
-}
-
-async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, delay: Duration) {
-    let mut chunk = vec![0; 16 << 10];
-    while let Ok(got @ 1..) = from.read(&mut chunk).await {
-        tokio::time::sleep(delay).await;
-        if to.write_all(&chunk[..got]).await.is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown().await;
-}

@@ -373,7 +373,8 @@ pub(crate) fn explain(status: &Status) -> String {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         let text = error.to_string();
-        if !told.contains(&text) {
+        // "transport error" says nothing that what caused it does not say better.
+        if !told.contains(&text) && text != "transport error" {
             told = format!("{told}: {text}");
         }
         cause = error.source();

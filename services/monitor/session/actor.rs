@@ -32,7 +32,7 @@ const COMMAND_DEPTH: usize = 64;
 /// How often bounds of age are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long a client is remembered of which nothing is left.
-const IDLE_EXPIRY: Duration = Duration::from_secs(60);
+const IDLE_EXPIRY: Duration = Duration::from_secs(10);
 /// How long a stopping session waits for the last acknowledgement.
 const ACK_LINGER: Duration = Duration::from_secs(2);
 /// How long a stream may take to accept its last word.

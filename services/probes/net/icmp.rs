@@ -38,6 +38,9 @@ struct MtuDiscoverV6;
 nix::setsockopt_impl!(MtuDiscoverV4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::c_int, SetStruct<'_, libc::c_int>);
 nix::setsockopt_impl!(MtuDiscoverV6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::c_int, SetStruct<'_, libc::c_int>);
 
+/// How many packets are taken before the caller looks at the clock: a flood must not hold a run beyond its end.
+pub(crate) const BATCH: usize = 64;
+
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Manner {
@@ -159,9 +162,11 @@ impl EchoSocket {
         self.socket.ready().await
     }
 
-    /// Takes what came back, without waiting. What is not about this socket's requests is passed over.
+    /// Takes what came back, without waiting. What is not about this socket's requests is passed over, a few packets at a time: None may
+    /// mean that there is more, and then [`ready`](Self::ready) returns at once.
     pub(crate) fn receive(&mut self) -> io::Result<Option<Answer>> {
-        while let Some(arrival) = self.socket.receive(&mut self.buffer)? {
+        for _ in 0..BATCH {
+            let Some(arrival) = self.socket.receive(&mut self.buffer)? else { return Ok(None) };
             let answer = match arrival {
                 Arrival::Packet { length, from, hop_limit, arrived } => {
                     let packet = self.buffer.get(..length).unwrap_or_default();
@@ -220,7 +225,7 @@ pub(super) fn open(target: IpAddr, kind: Type) -> io::Result<Socket> {
 fn forbidden(target: IpAddr, datagram: &io::Error, raw: &io::Error) -> Failure {
     let permission = |error: &io::Error| matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EACCES | Errno::EPERM));
     if permission(datagram) || permission(raw) {
-        let sentence = format!("ping {target}: neither datagram nor raw echo sockets are allowed here; {}", capability::CURE);
+        let sentence = format!("open an echo socket to {target}: neither datagram nor raw ones are allowed here; {}", capability::CURE);
         return Failure::new(Reason::NotPermitted, Attribution::Vantage, sentence);
     }
     Failure::of_io(format!("open an echo socket to {target}"), datagram, Moment::AtOnce)

@@ -28,6 +28,9 @@ use super::{
 /// How often in a row a socket may answer with an error before that is the answer.
 const TRIES: u32 = 8;
 
+/// How many errors are kept until somebody takes them.
+const MOST_ERRORS: usize = 64;
+
 /// A packet that left.
 struct Departure {
     left: Reading,
@@ -119,11 +122,14 @@ impl Stamped {
         let left = Reading::now();
         let mut sent = send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT);
         if sent.is_err() {
-            // An ICMP error about an earlier packet is handed to whoever calls next, so it may be none of this packet's business.
+            // An ICMP error about an earlier packet is handed to whoever calls next, so it may be none of this packet's business. And a
+            // packet that did not leave may or may not have been counted: count anew from here.
             self.collect()?;
+            self.recount();
             sent = send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT);
-            // A packet that did not leave may or may not have been counted: count anew from here.
-            self.recount(usize::from(sent.is_ok()));
+        }
+        if sent.is_err() {
+            self.recount();
         }
         match sent {
             Ok(_) => {
@@ -135,8 +141,8 @@ impl Stamped {
         }
     }
 
-    /// Makes the kernel count from 0 again with the packet after the `skipped` next ones.
-    fn recount(&mut self, skipped: usize) {
+    /// Makes the kernel count from 0 again with the next packet.
+    fn recount(&mut self) {
         let Some(all) = self.stamping else { return };
         let uncounted = all - TimestampingFlag::SOF_TIMESTAMPING_OPT_ID;
         let again = setsockopt(&self.socket, sockopt::Timestamping, &uncounted)
@@ -144,11 +150,16 @@ impl Stamped {
         if again.is_err() {
             self.stamping = None;
         }
-        self.counted_from = self.departures.len() + skipped;
+        self.counted_from = self.departures.len();
     }
 
     /// Waits until something may have come back.
     pub(crate) async fn ready(&self) -> io::Result<()> {
+        if !self.errors.is_empty() {
+            // The kernel has said all about these; others get their turn first.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
         self.socket.ready(Interest::READABLE | Interest::ERROR).await.map(|_| ())
     }
 
@@ -204,9 +215,11 @@ impl Stamped {
         Some(stamp::round_trip(&departure.left, departure.departed, &seen, arrived))
     }
 
-    /// Empties the error queue: stamps go where they belong, errors are kept.
+    /// Empties the error queue: stamps go where they belong, errors are kept. A flood stays in the kernel, which bounds it.
     fn collect(&mut self) -> io::Result<()> {
-        while let Some(queued) = errqueue::read(&self.socket)? {
+        while self.errors.len() < MOST_ERRORS
+            && let Some(queued) = errqueue::read(&self.socket)?
+        {
             match queued {
                 Queued::Error(error) => self.errors.push_back(error),
                 Queued::Departed { key, at } => {

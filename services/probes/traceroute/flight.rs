@@ -16,7 +16,7 @@ use crate::{
     failure::{Failure, Moment},
     net::{
         errqueue::{self, Origin, SocketError},
-        icmp::{Answer, EchoSocket, Manner, random, set_hop_limit},
+        icmp::{Answer, BATCH, EchoSocket, Manner, random, set_hop_limit},
         stamp::{self, Reading},
         stamped::{Arrival, Stamped},
     },
@@ -133,7 +133,8 @@ fn numbered(number: u16) -> [u8; 16] {
 
 fn receive_echo(socket: &mut EchoSocket, filling: Filling) -> io::Result<Option<Heard>> {
     let target = socket.target();
-    while let Some(answer) = socket.receive()? {
+    for _ in 0..BATCH {
+        let Some(answer) = socket.receive()? else { break };
         match answer {
             Answer::Reply { sequence, round_trip, payload, .. } if payload == filling.payload(sequence) => {
                 return Ok(Some(Heard { number: Some(sequence), from: target, round_trip: Some(round_trip), error: None }));
@@ -151,7 +152,8 @@ fn receive_echo(socket: &mut EchoSocket, filling: Filling) -> io::Result<Option<
 
 fn receive_udp(socket: &mut Stamped, target: IpAddr, only: Option<u16>) -> io::Result<Option<Heard>> {
     let mut buffer = [0; 64];
-    while let Some(arrival) = socket.receive(&mut buffer)? {
+    for _ in 0..BATCH {
+        let Some(arrival) = socket.receive(&mut buffer)? else { break };
         let (number, from, arrived, error) = match arrival {
             // A service answers there: nothing in its answer has to say to which datagram.
             Arrival::Packet { from, arrived, .. } if from.is_none_or(|from| from == target) => (only, target, arrived, None),

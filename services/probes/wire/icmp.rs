@@ -1,4 +1,4 @@
-//! ICMP (RFC 792, RFC 4884, RFC 1812) and ICMPv6 (RFC 4443): echo messages, and what errors mean.
+//! ICMP (RFC 792, RFC 1812) and ICMPv6 (RFC 4443): echo messages, and what errors mean.
 
 use std::net::IpAddr;
 
@@ -184,6 +184,45 @@ mod tests {
         assert_eq!(bytes[4..], [0x12, 0x34, 0, 1, b'a', b'b', b'c']);
         let echo = Echo { kind: 128, ..echo };
         assert_eq!(echo.encode(Version::V6)[..4], [128, 0, 0, 0]);
+    }
+
+    #[test]
+    fn captured_replies_are_read() {
+        // iputils ping -s 16 to a Linux host, one router away.
+        let packet = [
+            0x45, 0x00, 0x00, 0x2c, 0x8e, 0x93, 0x00, 0x00, 0x3f, 0x01, 0xd8, 0x29, 0x0a, 0x09, 0x01, 0x02, 0x0a, 0x09, 0x00, 0x01, 0x00,
+            0x00, 0x39, 0xd8, 0x31, 0x4a, 0x00, 0x01, 0x81, 0xe9, 0x02, 0x6b, 0x00, 0x00, 0x00, 0x00, 0x02, 0x88, 0x0e, 0x00, 0x00, 0x00,
+            0x00, 0x00,
+        ];
+        let ip = crate::wire::ip::Ipv4::parse(&packet).unwrap();
+        assert_eq!((ip.hop_limit, ip.protocol, ip.source), (63, 1, [10, 9, 1, 2].into()));
+        assert_eq!(checksum::internet(ip.payload), 0);
+        let echo = Echo::parse(Version::V4, ip.payload).unwrap();
+        assert_eq!((echo.kind, echo.identifier, echo.sequence, echo.payload.len()), (0, 12618, 1, 16));
+        assert_eq!(echo.encode(Version::V4), ip.payload);
+
+        let message = [
+            0x81, 0x00, 0x1a, 0x07, 0x31, 0x4c, 0x00, 0x01, 0x81, 0xe9, 0x02, 0x6b, 0x00, 0x00, 0x00, 0x00, 0xa6, 0xec, 0x0e, 0x00, 0x00,
+            0x00, 0x00, 0x00,
+        ];
+        let echo = Echo::parse(Version::V6, &message).unwrap();
+        assert_eq!((echo.kind, echo.identifier, echo.sequence), (129, 12620, 1));
+        assert_eq!(Echo::parse(Version::V4, &message), None, "it is another type there");
+    }
+
+    #[test]
+    fn the_quote_of_a_captured_error_is_read() {
+        // What a Linux router's "time exceeded" (type 11) to traceroute -I carries after its own 8 bytes.
+        let quote = [
+            0x45, 0x00, 0x00, 0x24, 0x98, 0x6c, 0x00, 0x00, 0x01, 0x01, 0x0c, 0x59, 0x0a, 0x09, 0x00, 0x01, 0x0a, 0x09, 0x01, 0x02, 0x08,
+            0x00, 0x99, 0x7e, 0x31, 0x4f, 0x00, 0x01, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f,
+        ];
+        let ip = crate::wire::ip::Ipv4::parse(&quote).unwrap();
+        assert_eq!((ip.hop_limit, ip.destination), (1, [10, 9, 1, 2].into()));
+        let echo = Echo::parse(Version::V4, ip.payload).unwrap();
+        assert_eq!((echo.kind, echo.identifier, echo.sequence), (8, 12623, 1));
+        let shortest = Echo::parse(Version::V4, &ip.payload[..8]).unwrap();
+        assert_eq!((shortest.sequence, shortest.payload), (1, &[][..]), "a router need not quote more than the header");
     }
 
     #[test]
