@@ -236,6 +236,17 @@ fn routers_that_refuse_are_named() {
 }
 
 #[test]
+fn a_neighbour_that_is_not_there_is_unreachable() {
+    let Some(row) = Row::of(2) else { return };
+    // The kernel asks the link for about three seconds, and then says itself that nobody is there.
+    for (target, own) in [("10.9.0.99", "10.9.0.1"), ("fd09::99", "fd09::1")] {
+        let (sight, report) = run_within(&row, 8000, ping(target, 2));
+        assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Unreachable, Attribution::Path), "{sight:?}");
+        assert_eq!(report.errors[0].from, own);
+    }
+}
+
+#[test]
 fn a_target_that_refuses_is_itself_at_fault() {
     let Some(row) = Row::of(2) else { return };
     row.exec(1, "iptables -A INPUT -p icmp -j REJECT --reject-with icmp-admin-prohibited");
