@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vantage_contract::v1::{
     Attribution, HttpExpectations, HttpHeaderExpectation, HttpProbe, HttpReport, HttpVersion, Outcome, Reason, probe::Kind,
     probe_result::Report,
@@ -430,4 +430,23 @@ async fn the_time_that_the_target_takes_is_waiting_and_nothing_else() {
     assert!(before + taken(Phase::Resolve) + taken(Phase::Connect) + taken(Phase::Send) <= heard, "{:?}", sight.phases);
     assert!(after - taken(Phase::Transfer) >= answered, "{:?}", sight.phases);
     passed(sight);
+}
+
+#[tokio::test]
+async fn a_run_that_timed_out_leaves_no_connection_behind() {
+    for version in [HttpVersion::HttpVersion11, HttpVersion::HttpVersion2] {
+        let (gone, mut left) = tokio::sync::mpsc::unbounded_channel();
+        let server = Server::start(move |mut stream, _| {
+            let gone = gone.clone();
+            async move {
+                let mut heard = Vec::new();
+                // Ends when the client leaves, in good order or with a reset.
+                let _ = stream.read_to_end(&mut heard).await;
+                gone.send(heard.len()).unwrap();
+            }
+        })
+        .await;
+        times_out(HttpProbe { version: version.into(), ..asking(&server) }).await;
+        assert!(left.recv().await.unwrap() > 0);
+    }
 }

@@ -90,7 +90,7 @@ async fn a_rejected_certificate_says_why_and_is_reported_all_the_same() {
         assert_eq!(sight.attribution, Attribution::Target);
         let tls = report(sight.because(Reason::CertificateInvalid)).tls.unwrap();
         assert!(tls.certificate_error.contains(why), "{}", tls.certificate_error);
-        assert_eq!((tls.version.as_str(), tls.verified), ("1.3", true));
+        assert_eq!((tls.version.as_str(), tls.verified), ("1.3", false));
         assert_eq!(tls.certificates, insecure.certificates);
         let shown = &tls.certificates[0];
         assert_eq!((tls.certificates.len(), shown.fingerprint_sha256.len()), (1 + usize::from(leaf.whole_chain), 64));

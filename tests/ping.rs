@@ -167,6 +167,20 @@ fn what_is_not_a_reply_to_this_request_does_not_count() {
 }
 
 #[test]
+fn a_flood_of_replies_costs_no_time_beyond_the_timeout() {
+    let Some(row) = Row::of(2) else { return };
+    let _target = Echoer::start(&row, 1, |mut request| {
+        request.payload[40] ^= 0x20;
+        vec![request; 20_000]
+    });
+    let (sight, report) = run_within(&row, 300, ping("10.9.0.2", 1));
+    // What did not fit into our own socket may have been a true reply: then it is not the target's fault.
+    let reason = if report.local_drop_count > 0 { Reason::ResourceExhausted } else { Reason::MalformedAnswer };
+    assert_eq!((sight.reason, report.answered_count), (reason, 0), "{sight:?}");
+    assert!(report.corrupt_count > 100, "{report:?}");
+}
+
+#[test]
 fn a_reply_after_the_timeout_is_credited_to_no_run() {
     let Some(row) = Row::of(2) else { return };
     let first = std::sync::atomic::AtomicBool::new(true);
@@ -218,6 +232,17 @@ fn routers_that_refuse_are_named() {
             assert_eq!((error.from.as_str(), error.r#type, error.code, error.meaning.as_str()), (router, kind, 0, "hop limit exceeded"));
             assert!(sight.summary.contains(router), "{}", sight.summary);
         }
+    }
+}
+
+#[test]
+fn a_neighbour_that_is_not_there_is_unreachable() {
+    let Some(row) = Row::of(2) else { return };
+    // The kernel asks the link for about three seconds, and then says itself that nobody is there.
+    for (target, own) in [("10.9.0.99", "10.9.0.1"), ("fd09::99", "fd09::1")] {
+        let (sight, report) = run_within(&row, 8000, ping(target, 2));
+        assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Unreachable, Attribution::Path), "{sight:?}");
+        assert_eq!(report.errors[0].from, own);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use regex::bytes::Regex;
 use vantage_contract::v1::{Attribution, Reason, TimingSource, UdpPortState, UdpProbe, UdpReport, udp_probe::Payload};
@@ -15,6 +16,7 @@ use crate::{
     },
     stopwatch::{self, Phase},
     target::{self, Host, Options},
+    wire::text,
 };
 
 /// The most that fits into a datagram over IPv4: 65 535 bytes less the headers.
@@ -26,7 +28,7 @@ const MAX_SHOWN: usize = 1024;
 pub(crate) struct Udp {
     host: Host,
     port: u16,
-    payload: Vec<u8>,
+    payload: Bytes,
     expect: Vec<u8>,
     expect_regex: Option<Regex>,
     require_answer: bool,
@@ -39,9 +41,9 @@ impl Probe for Udp {
 
     fn parse(spec: &UdpProbe, _: &Options) -> Result<Self, Invalid> {
         let (field, payload) = match &spec.payload {
-            None => ("text", Vec::new()),
-            Some(Payload::Text(text)) => ("text", text.clone().into_bytes()),
-            Some(Payload::Hex(text)) => ("hex", parse_hex(text).map_err(|problem| Invalid::new("hex", problem))?),
+            None => ("text", Bytes::new()),
+            Some(Payload::Text(text)) => ("text", Bytes::from(text.clone())),
+            Some(Payload::Hex(digits)) => ("hex", text::hex(digits).map_err(|problem| Invalid::new("hex", problem))?),
         };
         if payload.len() > MAX_PAYLOAD {
             return Err(Invalid::new(field, format!("has {} bytes; a datagram takes {MAX_PAYLOAD}", payload.len())));
@@ -121,7 +123,7 @@ impl Udp {
     fn judge(&self, remote: SocketAddr, answer: &[u8], report: &mut UdpReport) -> Result<String, Failure> {
         report.set_state(UdpPortState::Open);
         report.answer_size_bytes = answer.len() as u64;
-        report.answer = escaped(&answer[..answer.len().min(MAX_SHOWN)]);
+        report.answer = text::escape(&answer[..answer.len().min(MAX_SHOWN)]);
         let unexpected =
             |what: String| Failure::target(Reason::UnexpectedAnswer, format!("the answer of {remote} ({} bytes) {what}", answer.len()));
         let has = |text: &[u8]| text.is_empty() || answer.windows(text.len()).any(|window| window == text);
@@ -155,46 +157,4 @@ fn refused(trouble: Trouble, report: &mut UdpReport) -> Failure {
     }
     report.error = error;
     failure
-}
-
-fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
-    let digits: Vec<_> = text
-        .chars()
-        .filter(|character| !character.is_whitespace())
-        .map(|character| character.to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(character))
-        .collect::<Result<_, _>>()
-        .map_err(|character| format!("{character:?} is not a hexadecimal digit"))?;
-    if !digits.len().is_multiple_of(2) {
-        return Err(format!("has {} digits; a byte takes two", digits.len()));
-    }
-    Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-}
-
-/// Bytes for people: printable ASCII as it is, the rest (and the backslash) as `\xNN`.
-fn escaped(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|byte| match byte {
-            b' '..=b'~' if *byte != b'\\' => char::from(*byte).to_string(),
-            _ => format!("\\x{byte:02x}"),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hexadecimal_is_read_with_or_without_spaces_and_refused_where_it_is_not() {
-        assert_eq!(parse_hex("00 ff0A\n1b"), Ok(vec![0, 255, 10, 27]));
-        assert_eq!(parse_hex(""), Ok(vec![]));
-        assert_eq!(parse_hex("0"), Err("has 1 digits; a byte takes two".into()));
-        assert_eq!(parse_hex("0x"), Err("'x' is not a hexadecimal digit".into()));
-    }
-
-    #[test]
-    fn what_is_shown_can_be_read_back() {
-        assert_eq!(escaped(b"ok \\ \x00\xff\n"), r"ok \x5c \x00\xff\x0a");
-    }
 }

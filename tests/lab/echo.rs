@@ -61,6 +61,9 @@ impl Echoer {
                 let Some(echo) = Echo::parse(Version::V4, ip.payload).filter(|echo| echo.kind == 8) else { continue };
                 let (identifier, sequence, payload) = (echo.identifier, echo.sequence, echo.payload.to_vec());
                 for reply in script(Message { after: Duration::ZERO, source: None, identifier, sequence, payload }) {
+                    if stopping.load(Ordering::Relaxed) {
+                        break;
+                    }
                     std::thread::sleep(reply.after);
                     send(&reply, ip.destination, ip.source);
                 }

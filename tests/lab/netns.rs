@@ -18,7 +18,6 @@ pub(crate) struct Row {
 
 impl Row {
     /// Builds one of `nodes`. None, loudly, without the privilege; a panic where it is required.
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     pub(crate) fn of(nodes: usize) -> Option<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);

@@ -57,8 +57,8 @@ pub(super) struct Life {
 }
 
 impl Connection {
-    /// Begins HTTP on `stream`.
-    pub(super) async fn begin(stream: Stream, two: bool, watch: &mut Stopwatch, budget: u64) -> hyper::Result<Self> {
+    /// Begins HTTP on `stream`. An error comes with what tells how the connection ended.
+    pub(super) async fn begin(stream: Stream, two: bool, watch: &mut Stopwatch, budget: u64) -> Result<Self, (hyper::Error, Life)> {
         let notes = Shared::default();
         notes.lock().budget = budget;
         let (bearer, born) = unbounded_channel();
@@ -71,7 +71,10 @@ impl Connection {
                 .initial_stream_window_size(WINDOW)
                 .initial_connection_window_size(WINDOW)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-            let (sender, connection) = life.beside(watch, builder.handshake(io)).await?;
+            let (sender, connection) = match life.beside(watch, builder.handshake(io)).await {
+                Ok(begun) => begun,
+                Err(error) => return Err((error, life)),
+            };
             // An error of the connection comes out of the request, too.
             local.execute(async move { drop(connection.await) });
             Sender::Two(sender)
@@ -79,7 +82,10 @@ impl Connection {
             let io = TokioIo::new(Watched::new(stream, Framing::One, notes));
             let mut builder = http1::Builder::new();
             builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
-            let (sender, connection) = builder.handshake(io).await?;
+            let (sender, connection) = match builder.handshake(io).await {
+                Ok(begun) => begun,
+                Err(error) => return Err((error, life)),
+            };
             local.execute(async move { drop(connection.await) });
             Sender::One(sender)
         };

@@ -59,9 +59,8 @@ pub(super) async fn exchange(
     let request = hop.request(two).map_err(|why| unexpected(act, &why))?;
     run.enter(Phase::Send);
     hop.url.as_str().clone_into(&mut run.report.final_url);
-    let two_or_one = if two { "2" } else { "1.1" };
     let begun = Connection::begin(stream, two, &mut run.watch, BUDGET).await;
-    let mut connection = begun.map_err(|error| Failure::target(Reason::MalformedAnswer, format!("{act}: HTTP/{two_or_one}: {error}")))?;
+    let mut connection = begun.map_err(|(error, life)| failure(act, &error, &life))?;
     let answer = connection.send(request, &mut run.watch).await.map_err(|error| failure(act, &error, &connection.life))?;
     let (head, body) = answer.into_parts();
     run.report.status = head.status.as_u16().into();

@@ -228,7 +228,7 @@ impl Loaded {
     fn note(&self, presented: Presented, report: &mut TlsReport) -> Result<(), String> {
         let Presented { chain, at, verdict } = presented;
         report.certificates = chain.iter().take(MAX_CHAIN).map(certificate::to_proto).collect();
-        report.verified = self.settings.judge.is_some();
+        report.verified = self.settings.judge.is_some() && verdict.is_ok();
         report.remaining_validity = report.certificates.first().and_then(|leaf| certificate::remaining(leaf, at));
         verdict.map_err(|error: CertificateError| words::of_verdict(&error, &report.certificates))?;
         match (self.min_remaining, report.remaining_validity) {
