@@ -16,9 +16,8 @@ use vantage_contract::v1::{
 
 use crate::lab::{
     dns::{Asked, DnsServer, a, aaaa, bytes, record},
-    probe::{Verdict, hasty, invalid, probe, run},
+    probe::{Verdict, hasty, invalid, probe, run, within},
     udp::{ClosedPort, UdpServer},
-    within,
 };
 
 fn ask(server: &DnsServer) -> DnsProbe {

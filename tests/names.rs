@@ -9,9 +9,8 @@ use vantage_probes::{Destination, Gate, OpenGate, Options, World, net::resolve::
 use crate::lab::{
     dns::{Asked, DnsServer, a, aaaa, bytes},
     netns::Row,
-    probe::{Verdict, hasty, probe, run, run_behind, run_in},
+    probe::{Verdict, hasty, probe, run, run_behind, run_in, within},
     udp::{ClosedPort, UdpServer},
-    within,
 };
 
 /// A probe of a name, on a port of an echo service, resolved by a server of the check's own.

@@ -8,9 +8,8 @@ use vantage_probes::wire::ntp::Stamp;
 
 use crate::lab::{
     ntp::{clock, in_step, server},
-    probe::{Verdict, hasty, invalid, probe, run},
+    probe::{Verdict, hasty, invalid, probe, run, within},
     udp::{ClosedPort, UdpServer},
-    within,
 };
 
 fn ask(address: std::net::SocketAddr) -> NtpProbe {

@@ -9,10 +9,9 @@ use vantage_contract::v1::{
 use vantage_probes::Sight;
 
 use crate::lab::{
-    address, assert_sound,
     echo::{Echoer, Message},
     netns::Row,
-    probe, within,
+    probe::{address, run, within},
 };
 
 const TIMEOUT: u64 = 1000;
@@ -29,13 +28,12 @@ fn proto(duration: Duration) -> Option<prost_types::Duration> {
 }
 
 /// Runs a ping in node 0 of the row, within a second, and checks what holds for every run.
-fn run(row: &Row, spec: PingProbe) -> (Sight, PingReport) {
+fn ping_in(row: &Row, spec: PingProbe) -> (Sight, PingReport) {
     run_within(row, TIMEOUT, spec)
 }
 
 fn run_within(row: &Row, millis: u64, spec: PingProbe) -> (Sight, PingReport) {
-    let sight = row.inside(0, async || probe(within(millis, Kind::Ping(spec))).await);
-    assert_sound(&sight, millis);
+    let sight = row.inside(0, async || run(&within(millis, Kind::Ping(spec))).await);
     let Some(Report::Ping(report)) = sight.report.clone() else { panic!("{sight:?}") };
     assert_eq!(report.requests.len(), report.sent_count as usize);
     assert_eq!(report.requests.iter().filter(|request| request.round_trip.is_some()).count(), report.answered_count as usize);
@@ -57,7 +55,7 @@ fn a_target_that_answers_passes_over_both_families_and_both_kinds_of_socket() {
             row.inside(0, async || std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap());
         }
         for target in row.target() {
-            let (sight, report) = run(&row, ping(&target, 5));
+            let (sight, report) = ping_in(&row, ping(&target, 5));
             assert_eq!(verdict(&sight), PASSED, "{sight:?}");
             assert_eq!((report.sent_count, report.answered_count, report.socket.as_str()), (5, 5, socket), "{report:?}");
             assert_eq!((report.duplicate_count, report.corrupt_count, report.out_of_order_count, report.local_drop_count), (0, 0, 0, 0));
@@ -75,7 +73,7 @@ fn a_target_that_answers_passes_over_both_families_and_both_kinds_of_socket() {
 fn a_reply_20_ms_later_is_20_ms_away() {
     let Some(row) = Row::of(2) else { return };
     let _target = Echoer::start(&row, 1, |request| vec![Message { after: Duration::from_millis(20), ..request }]);
-    let (sight, report) = run(&row, PingProbe { spacing: proto(Duration::from_millis(200)), ..ping("10.9.0.2", 3) });
+    let (sight, report) = ping_in(&row, PingProbe { spacing: proto(Duration::from_millis(200)), ..ping("10.9.0.2", 3) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
     for request in report.requests {
         let taken = Duration::try_from(request.round_trip.unwrap()).unwrap();
@@ -87,12 +85,12 @@ fn a_reply_20_ms_later_is_20_ms_away() {
 fn one_lost_of_ten_passes_unless_the_limit_is_below() {
     let Some(row) = Row::of(2) else { return };
     let _target = Echoer::start(&row, 1, |request| if request.sequence == 4 { vec![] } else { vec![request] });
-    let (sight, report) = run(&row, ping("10.9.0.2", 10));
+    let (sight, report) = ping_in(&row, ping("10.9.0.2", 10));
     assert_eq!((verdict(&sight), report.sent_count, report.answered_count), (PASSED, 10, 9), "{sight:?}");
     assert_eq!(report.requests[4].round_trip, None);
-    let (sight, _) = run(&row, PingProbe { max_loss_percent: Some(10.0), ..ping("10.9.0.2", 10) });
+    let (sight, _) = ping_in(&row, PingProbe { max_loss_percent: Some(10.0), ..ping("10.9.0.2", 10) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
-    let (sight, report) = run(&row, PingProbe { max_loss_percent: Some(9.9), ..ping("10.9.0.2", 10) });
+    let (sight, report) = ping_in(&row, PingProbe { max_loss_percent: Some(9.9), ..ping("10.9.0.2", 10) });
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::TooLossy, Attribution::Target), "{sight:?}");
     assert_eq!((report.sent_count, report.answered_count), (10, 9));
 }
@@ -101,9 +99,9 @@ fn one_lost_of_ten_passes_unless_the_limit_is_below() {
 fn a_target_slower_than_the_limit_fails() {
     let Some(row) = Row::of(2) else { return };
     let _target = Echoer::start(&row, 1, |request| vec![Message { after: Duration::from_millis(20), ..request }]);
-    let (sight, _) = run(&row, PingProbe { max_latency: proto(Duration::from_millis(10)), ..ping("10.9.0.2", 1) });
+    let (sight, _) = ping_in(&row, PingProbe { max_latency: proto(Duration::from_millis(10)), ..ping("10.9.0.2", 1) });
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::TooSlow, Attribution::Target), "{sight:?}");
-    let (sight, _) = run(&row, PingProbe { max_latency: proto(Duration::from_millis(500)), ..ping("10.9.0.2", 1) });
+    let (sight, _) = ping_in(&row, PingProbe { max_latency: proto(Duration::from_millis(500)), ..ping("10.9.0.2", 1) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
 }
 
@@ -111,7 +109,7 @@ fn a_target_slower_than_the_limit_fails() {
 fn each_reply_twice_is_answered_once() {
     let Some(row) = Row::of(2) else { return };
     let _target = Echoer::start(&row, 1, |request| vec![request.clone(), request]);
-    let (sight, report) = run(&row, ping("10.9.0.2", 5));
+    let (sight, report) = ping_in(&row, ping("10.9.0.2", 5));
     assert_eq!((verdict(&sight), report.answered_count), (PASSED, 5), "{sight:?}");
     // The last one's duplicate may come after the end.
     assert!((4..=5).contains(&report.duplicate_count), "{report:?}");
@@ -129,7 +127,7 @@ fn replies_that_overtake_each_other_are_seen() {
         let first = held.lock().unwrap().take();
         std::iter::once(request).chain(first).collect()
     });
-    let (sight, report) = run(&row, ping("10.9.0.2", 3));
+    let (sight, report) = ping_in(&row, ping("10.9.0.2", 3));
     assert_eq!((verdict(&sight), report.answered_count, report.out_of_order_count), (PASSED, 3, 1), "{sight:?}");
 }
 
@@ -190,7 +188,7 @@ fn a_reply_after_the_timeout_is_credited_to_no_run() {
         if late { vec![Message { after: Duration::from_millis(TIMEOUT + 300), ..request }] } else { vec![] }
     });
     for _ in 0..2 {
-        let (sight, report) = run(&row, ping("10.9.0.2", 1));
+        let (sight, report) = ping_in(&row, ping("10.9.0.2", 1));
         assert_eq!((verdict(&sight), report.answered_count, report.corrupt_count), (TIMED_OUT, 0, 0), "{sight:?}");
         assert!(sight.latency.is_none());
     }
@@ -205,7 +203,7 @@ fn routers_that_refuse_are_named() {
     ];
     for (rule, reason, kind, code) in refusals {
         row.exec(1, rule);
-        let (sight, report) = run(&row, ping("10.9.2.2", 3));
+        let (sight, report) = ping_in(&row, ping("10.9.2.2", 3));
         assert_eq!(verdict(&sight), (Outcome::Failed, reason, Attribution::Path), "{sight:?}");
         assert!(sight.summary.contains("10.9.0.2"), "{}", sight.summary);
         assert_eq!((report.sent_count, report.answered_count, report.errors.len()), (3, 0, 3));
@@ -217,7 +215,7 @@ fn routers_that_refuse_are_named() {
         row.exec(1, "iptables -F FORWARD");
     }
     row.exec(1, "ip6tables -A FORWARD -p icmpv6 -j REJECT --reject-with icmp6-adm-prohibited");
-    let (sight, report) = run(&row, ping("fd09:2::2", 3));
+    let (sight, report) = ping_in(&row, ping("fd09:2::2", 3));
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Prohibited, Attribution::Path), "{sight:?}");
     assert_eq!((report.errors[0].from.as_str(), report.errors[0].r#type, report.errors[0].code), ("fd09::2", 1, 1));
     row.exec(1, "ip6tables -F FORWARD");
@@ -226,7 +224,7 @@ fn routers_that_refuse_are_named() {
         for datagram in [false, true] {
             let range = if datagram { "0 2147483647" } else { "1 0" };
             row.inside(0, async || std::fs::write("/proc/sys/net/ipv4/ping_group_range", range).unwrap());
-            let (sight, report) = run(&row, PingProbe { hop_limit: 2, ..ping(target, 2) });
+            let (sight, report) = ping_in(&row, PingProbe { hop_limit: 2, ..ping(target, 2) });
             assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Unreachable, Attribution::Path), "{sight:?}");
             let error = &report.errors[0];
             assert_eq!((error.from.as_str(), error.r#type, error.code, error.meaning.as_str()), (router, kind, 0, "hop limit exceeded"));
@@ -250,7 +248,7 @@ fn a_neighbour_that_is_not_there_is_unreachable() {
 fn a_target_that_refuses_is_itself_at_fault() {
     let Some(row) = Row::of(2) else { return };
     row.exec(1, "iptables -A INPUT -p icmp -j REJECT --reject-with icmp-admin-prohibited");
-    let (sight, _) = run(&row, ping("10.9.0.2", 1));
+    let (sight, _) = ping_in(&row, ping("10.9.0.2", 1));
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Prohibited, Attribution::Target), "{sight:?}");
 }
 
@@ -259,7 +257,7 @@ fn silence_is_a_timeout_that_keeps_to_the_millisecond() {
     let Some(row) = Row::of(2) else { return };
     row.exec(1, "sysctl -qw net.ipv4.icmp_echo_ignore_all=1 net.ipv6.icmp.echo_ignore_all=1");
     for target in row.target() {
-        let (sight, report) = run(&row, ping(&target, 3));
+        let (sight, report) = ping_in(&row, ping(&target, 3));
         assert_eq!((verdict(&sight), report.sent_count, report.answered_count), (TIMED_OUT, 3, 0), "{sight:?}");
         assert!(sight.duration >= Duration::from_millis(TIMEOUT - 10), "{sight:?}");
         assert!(sight.summary.contains("no reply to 3 requests"), "{}", sight.summary);
@@ -272,12 +270,12 @@ fn no_way_out_is_our_own_fault() {
     row.exec(0, "ip route del default");
     row.exec(0, "ip -6 route del default");
     for target in ["192.0.2.1", "2001:db8::1"] {
-        let (sight, report) = run(&row, ping(target, 2));
+        let (sight, report) = ping_in(&row, ping(target, 2));
         assert_eq!(verdict(&sight), (Outcome::Undetermined, Reason::LocalNetwork, Attribution::Vantage), "{sight:?}");
         assert_eq!(report.sent_count, 0);
     }
     row.exec(0, "iptables -A OUTPUT -p icmp -j DROP");
-    let (sight, _) = run(&row, ping("10.9.0.2", 2));
+    let (sight, _) = ping_in(&row, ping("10.9.0.2", 2));
     assert_eq!(verdict(&sight), (Outcome::Undetermined, Reason::NotPermitted, Attribution::Vantage), "{sight:?}");
 }
 
@@ -289,7 +287,8 @@ fn a_hundred_checks_of_one_address_each_get_their_own_replies() {
         let sights = row.inside(0, async || {
             let mut all = tokio::task::JoinSet::new();
             for _ in 0..100 {
-                all.spawn(probe(within(5000, Kind::Ping(PingProbe { spacing: proto(Duration::from_millis(50)), ..ping("10.9.0.2", 3) }))));
+                let probe = within(5000, Kind::Ping(PingProbe { spacing: proto(Duration::from_millis(50)), ..ping("10.9.0.2", 3) }));
+                all.spawn(async move { run(&probe).await });
             }
             all.join_all().await
         });
@@ -306,15 +305,15 @@ fn large_requests_are_cut_into_fragments_unless_that_is_forbidden() {
     let Some(row) = Row::of(3) else { return };
     for target in row.target() {
         let large = PingProbe { payload_size_bytes: 4000, ..ping(&target, 2) };
-        let (sight, report) = run(&row, large.clone());
+        let (sight, report) = ping_in(&row, large.clone());
         assert_eq!((verdict(&sight), report.answered_count), (PASSED, 2), "{sight:?}");
-        let (sight, _) = run(&row, PingProbe { dont_fragment: true, ..large });
+        let (sight, _) = ping_in(&row, PingProbe { dont_fragment: true, ..large });
         assert_eq!((sight.outcome, sight.reason), (Outcome::Failed, Reason::Unreachable), "{sight:?}");
         assert!(sight.summary.contains("MTU 1500"), "{}", sight.summary);
     }
     row.exec(1, "ip link set right mtu 1300");
     row.exec(2, "ip link set left mtu 1300");
-    let (sight, report) = run(&row, PingProbe { dont_fragment: true, payload_size_bytes: 1400, ..ping("10.9.1.2", 1) });
+    let (sight, report) = ping_in(&row, PingProbe { dont_fragment: true, payload_size_bytes: 1400, ..ping("10.9.1.2", 1) });
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Unreachable, Attribution::Path), "{sight:?}");
     assert_eq!((report.errors[0].from.as_str(), report.errors[0].r#type, report.errors[0].code), ("10.9.0.2", 3, 4));
 }
@@ -325,9 +324,9 @@ fn hop_limit_and_code_point_are_those_of_the_check() {
     // Counted by the target's own firewall: exactly these packets.
     row.exec(1, "iptables -A INPUT -p icmp -m ttl --ttl-eq 7 -m dscp --dscp 46 -j ACCEPT");
     row.exec(1, "iptables -A INPUT -p icmp -j DROP");
-    let (sight, _) = run(&row, PingProbe { hop_limit: 7, dscp: 46, ..ping("10.9.0.2", 2) });
+    let (sight, _) = ping_in(&row, PingProbe { hop_limit: 7, dscp: 46, ..ping("10.9.0.2", 2) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
-    let (sight, _) = run(&row, ping("10.9.0.2", 2));
+    let (sight, _) = ping_in(&row, ping("10.9.0.2", 2));
     assert_eq!(verdict(&sight), TIMED_OUT, "{sight:?}");
 }
 
@@ -337,10 +336,10 @@ fn the_source_address_is_the_one_of_the_check() {
     row.exec(0, "ip addr add 10.9.0.77/24 dev right");
     let other = Probe { source_address: "10.9.0.77".into(), ..within(TIMEOUT, Kind::Ping(ping("10.9.0.2", 1))) };
     row.exec(1, "iptables -A INPUT -p icmp ! -s 10.9.0.77 -j DROP");
-    let sight = row.inside(0, async || probe(other.clone()).await);
+    let sight = row.inside(0, async || run(&other).await);
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
     let foreign = Probe { source_address: "192.0.2.7".into(), ..other };
-    let sight = row.inside(0, async || probe(foreign).await);
+    let sight = row.inside(0, async || run(&foreign).await);
     assert_eq!(verdict(&sight), (Outcome::Undetermined, Reason::LocalNetwork, Attribution::Vantage), "{sight:?}");
 }
 
@@ -362,8 +361,7 @@ fn without_echo_sockets_the_sentence_names_both_cures() {
 #[ignore = "run by without_echo_sockets_the_sentence_names_both_cures, as nobody"]
 async fn nobody_pings() {
     for target in ["127.0.0.1", "::1"] {
-        let sight =
-            probe(Probe { address_family: AddressFamily::Unspecified.into(), ..within(TIMEOUT, Kind::Ping(ping(target, 1))) }).await;
+        let sight = run(&Probe { address_family: AddressFamily::Unspecified.into(), ..within(TIMEOUT, Kind::Ping(ping(target, 1))) }).await;
         assert_eq!(verdict(&sight), (Outcome::Undetermined, Reason::NotPermitted, Attribution::Vantage), "{sight:?}");
         assert!(sight.summary.contains("net.ipv4.ping_group_range") && sight.summary.contains("cap_net_raw"), "{}", sight.summary);
     }
@@ -374,7 +372,7 @@ async fn nobody_pings() {
     ] {
         let port = if method == TracerouteMethod::Icmp { 0 } else { 1 };
         let trace = TracerouteProbe { host: "127.0.0.1".into(), method: method.into(), port, ..TracerouteProbe::default() };
-        let sight = probe(within(TIMEOUT, Kind::Traceroute(trace))).await;
+        let sight = run(&within(TIMEOUT, Kind::Traceroute(trace))).await;
         assert_eq!(sight.outcome, outcome, "{sight:?}");
     }
     let capability = vantage_probes::net::capability::echo_capability();

@@ -9,9 +9,8 @@ use vantage_contract::v1::{
 
 use crate::lab::{
     netns::Row,
-    probe::{Verdict, hasty, invalid, probe, run},
+    probe::{Verdict, hasty, invalid, probe, run, within},
     udp::{ClosedPort, UdpServer},
-    within,
 };
 
 fn ask(address: std::net::SocketAddr) -> UdpProbe {

@@ -3,13 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::broadcast};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::Interceptor,
-    transport::Server,
+    transport::{Server, server::TcpIncoming},
 };
 use vantage_contract::{
     DESCRIPTOR_BYTES,
@@ -27,6 +26,10 @@ use crate::{admin::Admin, admission::Admission, config::Settings, doctor, execut
 
 /// Records kept for a watcher that is slow; beyond, it misses some and is told how many.
 const WATCH_DEPTH: usize = 1024;
+/// What a client may send before it is read: of one stream, and of one connection. Fixed, as h2 gives each connection a budget of unread
+/// small frames in proportion to its window, and an adaptive one begins so small that a burst of orders ends the connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Streams that one connection may have open at once.
 const MAX_STREAMS: u32 = 128;
 /// Bytes of headers that a request may have.
@@ -70,11 +73,11 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(settings.keepalive.interval))
         .http2_keepalive_timeout(Some(settings.keepalive.timeout))
-        .http2_adaptive_window(Some(true))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-        .max_concurrent_streams(MAX_STREAMS)
-        .tcp_nodelay(true);
+        .max_concurrent_streams(MAX_STREAMS);
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
     }
@@ -100,7 +103,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         .add_service(AdminServiceServer::with_interceptor(admin, guard.clone()))
         .add_service(tonic::service::interceptor::InterceptedService::new(v1, guard.clone()))
         .add_service(tonic::service::interceptor::InterceptedService::new(v1alpha, guard))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), closed.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), closed.clone().cancelled_owned());
 
     let drained = async {
         drain.cancelled().await;

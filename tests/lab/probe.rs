@@ -1,6 +1,6 @@
 //! Runs a probe in this process.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use vantage_contract::v1::{self, Outcome, Probe, Reason, probe::Kind, probe_result::Report};
 use vantage_probes::{Gate, OpenGate, Plan, Sight, World};
@@ -8,6 +8,16 @@ use vantage_probes::{Gate, OpenGate, Plan, Sight, World};
 /// A probe of this kind with a timeout that no healthy loopback needs.
 pub(crate) fn probe(kind: Kind) -> Probe {
     Probe { timeout: Some(prost_types::Duration { seconds: 20, nanos: 0 }), kind: Some(kind), ..Probe::default() }
+}
+
+/// A probe of this kind with a timeout in milliseconds.
+pub(crate) fn within(millis: u64, kind: Kind) -> Probe {
+    Probe { timeout: prost_types::Duration::try_from(Duration::from_millis(millis)).ok(), ..probe(kind) }
+}
+
+/// An address, from its text.
+pub(crate) fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }
 
 /// A probe of this kind that has to wait for its timeout: a short one.
@@ -30,6 +40,8 @@ pub(crate) async fn run_in(probe: &Probe, world: &World) -> Sight {
     let plan = Plan::parse(probe).expect("the probe is valid");
     let sight = plan.run(world).await;
     assert_eq!(sight.phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), sight.duration, "{sight:?}");
+    // A few milliseconds on an idle machine; half a second is for one that builds beside the tests.
+    assert!(sight.duration <= plan.timeout() + Duration::from_millis(500), "{sight:?}");
     sight
 }
 
