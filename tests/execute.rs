@@ -247,3 +247,15 @@ async fn limits_of_clients_and_orders_are_named() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("limits.orders_per_client"), "{refused}");
 }
+
+#[tokio::test]
+async fn those_who_came_once_make_room_for_others() {
+    let limits = Limits { clients: 1, ..Limits::default() };
+    let monitor = Monitor::start_with(vantage_monitor::Settings { limits, ..settings() }).await;
+    let mut once = monitor.connect("once", &[]).await;
+    once.order(Order::RunOnce(RunOnce { check: Some(tcp_check("web", 9, FAST, 0)), ..RunOnce::default() })).await;
+    once.result().await;
+    drop(once);
+    eventually("its place is free", || async { monitor.try_connect(hello("next", &[])).await.is_ok() }).await;
+    assert_eq!(monitor.clients().await.keys().collect::<Vec<_>>(), ["next"]);
+}

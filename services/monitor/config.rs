@@ -97,7 +97,8 @@ pub struct Limits {
     /// Runs that are due and wait for one in flight to end; further ones are skipped, OVERLOADED. 0 to 1,000,000. Default 10,000.
     #[serde(deserialize_with = "fields::number::<0, 1_000_000, _, _>")]
     pub max_waiting: usize,
-    /// Clients known, connected or away; further ones get RESOURCE_EXHAUSTED. 1 to 10,000. Default 100.
+    /// Clients known, connected or away. A further one takes the place of one that is away, has no orders and was sent all its results; if
+    /// there is none it gets RESOURCE_EXHAUSTED. 1 to 10,000. Default 100.
     #[serde(deserialize_with = "fields::number::<1, 10_000, _, _>")]
     pub clients: usize,
     /// Orders that one client may have standing; further ones get RESOURCE_EXHAUSTED. 1 to 1,000,000. Default 20,000.

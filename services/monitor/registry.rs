@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -21,10 +24,17 @@ use crate::{
 pub struct Registry {
     /// What all sessions share.
     pub shared: Shared,
-    sessions: Arc<Mutex<BTreeMap<String, mpsc::Sender<Command>>>>,
+    sessions: Arc<Mutex<BTreeMap<String, Handle>>>,
     tasks: TaskTracker,
     /// What sessions that have ended had counted.
     past: Arc<Mutex<Tally>>,
+}
+
+/// A session, from outside.
+#[derive(Clone)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    expendable: Arc<AtomicBool>,
 }
 
 impl Registry {
@@ -56,7 +66,7 @@ impl Registry {
     pub async fn views(&self) -> Vec<View> {
         let sessions: Vec<_> = self.lock().values().cloned().collect();
         let mut views = Vec::with_capacity(sessions.len());
-        for commands in sessions {
+        for Handle { commands, .. } in sessions {
             let (reply, answer) = oneshot::channel();
             // A session that ends just now has nothing to show.
             if commands.send(Command::Inspect(reply)).await.is_ok()
@@ -97,17 +107,18 @@ impl Registry {
 
     fn session(&self, client_id: &str) -> Result<mpsc::Sender<Command>, Status> {
         let mut sessions = self.lock();
-        if let Some(commands) = sessions.get(client_id) {
-            return Ok(commands.clone());
+        if let Some(handle) = sessions.get(client_id) {
+            return Ok(handle.commands.clone());
         }
         if self.shared.drain.is_cancelled() {
             return Err(session::draining());
         }
         let limit = self.shared.settings.limits.clients;
-        if sessions.len() >= limit {
+        if sessions.len() >= limit && !make_room(&mut sessions) {
             return Err(session::exhausted(client_id, format!("this monitor knows {limit} clients already (limits.clients)")));
         }
-        let (commands, task) = session::spawn(client_id.to_owned(), self.shared.clone());
+        let expendable = Arc::new(AtomicBool::new(false));
+        let (commands, task) = session::spawn(client_id.to_owned(), self.shared.clone(), Arc::clone(&expendable));
         let (registry, id, sender) = (self.clone(), client_id.to_owned(), commands.downgrade());
         self.tasks.spawn(async move {
             let tally = task.await;
@@ -116,18 +127,28 @@ impl Registry {
                 registry.forget(&id, &sender);
             }
         });
-        sessions.insert(client_id.to_owned(), commands.clone());
+        sessions.insert(client_id.to_owned(), Handle { commands: commands.clone(), expendable });
         Ok(commands)
     }
 
     fn forget(&self, client_id: &str, ended: &mpsc::Sender<Command>) {
         let mut sessions = self.lock();
-        if sessions.get(client_id).is_some_and(|current| current.same_channel(ended)) {
+        if sessions.get(client_id).is_some_and(|current| current.commands.same_channel(ended)) {
             sessions.remove(client_id);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, mpsc::Sender<Command>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Handle>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Parts with a client that has left for good, as far as can be told: those who came once, as grpcurl does, must not lock others out.
+/// False: there is none.
+fn make_room(sessions: &mut BTreeMap<String, Handle>) -> bool {
+    let expendable = |(id, handle): (&String, &Handle)| handle.expendable.load(Ordering::Relaxed).then(|| id.clone());
+    let Some(handle) = sessions.iter().find_map(expendable).and_then(|id| sessions.remove(&id)) else { return false };
+    // A full queue of commands means that its client is just coming back: it will find a new session.
+    let _ = handle.commands.try_send(Command::Forget);
+    true
 }

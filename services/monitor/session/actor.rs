@@ -1,26 +1,30 @@
 //! The task that owns a session.
 
-use std::time::{Duration, SystemTime};
+mod requests;
+mod view;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use prost::Message;
-use prost_types::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Status;
-use tonic_types::{ErrorDetails, StatusExt};
-use vantage_contract::v1::{
-    Ack, Client, ClientState, ExecuteRequest, Hello, ProbeResult, Queue, Reason, RunOnce, SkippedCount, Start, execute_request::Order,
-};
+use vantage_contract::v1::{Hello, ProbeResult};
 use vantage_daemon::clock;
 
 use super::{
-    Attached, Command, Presence, Shared, View, WINDOW, Watched,
+    Attached, Command, Presence, Shared, WINDOW, Watched, draining,
     runs::{Ended, Runs},
 };
 use crate::{
-    book::{Book, Due, Placed, Ticket},
+    book::{Book, Due},
     journal::{Bounds, Journal, MemoryJournal},
-    order::Facts,
     schedule::Now,
     tally::Tally,
 };
@@ -39,9 +43,14 @@ const ACK_LINGER: Duration = Duration::from_secs(2);
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Begins a session for the client of that id: how to tell it things, and its life, which leaves what it has counted.
-pub(crate) fn spawn(client_id: String, shared: Shared) -> (mpsc::Sender<Command>, impl Future<Output = Tally> + Send + 'static) {
+/// `expendable` says at all times whether the client could be parted with: it is away, has no orders, and was sent all that there is.
+pub(crate) fn spawn(
+    client_id: String,
+    shared: Shared,
+    expendable: Arc<AtomicBool>,
+) -> (mpsc::Sender<Command>, impl Future<Output = Tally> + Send + 'static) {
     let (sender, commands) = mpsc::channel(COMMAND_DEPTH);
-    let actor = Actor::new(client_id, shared, commands);
+    let actor = Actor::new(client_id, shared, commands, expendable);
     (sender, actor.run())
 }
 
@@ -69,6 +78,7 @@ struct Actor {
     stream: Option<Stream>,
     last_stream: u64,
     tally: Tally,
+    expendable: Arc<AtomicBool>,
 }
 
 /// What woke the actor.
@@ -84,7 +94,7 @@ enum Woken {
 }
 
 impl Actor {
-    fn new(client_id: String, shared: Shared, commands: mpsc::Receiver<Command>) -> Self {
+    fn new(client_id: String, shared: Shared, commands: mpsc::Receiver<Command>, expendable: Arc<AtomicBool>) -> Self {
         let now = Now::read();
         let journal = shared.settings.journal;
         Self {
@@ -102,6 +112,7 @@ impl Actor {
             stream: None,
             last_stream: 0,
             tally: Tally::default(),
+            expendable,
         }
     }
 
@@ -113,6 +124,7 @@ impl Actor {
                 self.start_due();
             }
             match self.wake(&mut housekeeping).await {
+                Woken::Command(Some(Command::Forget)) => return self.part(),
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Command(None) | Woken::Drain => return self.stop().await,
                 Woken::Ended(ended) => self.keep(*ended),
@@ -182,6 +194,8 @@ impl Actor {
                     self.leave("the stream was lost");
                 }
             }
+            // Who is stopping makes room anyway.
+            Command::Forget => {}
             Command::Inspect(reply) => {
                 let _ = reply.send(self.view());
             }
@@ -203,6 +217,7 @@ impl Actor {
             }
         }
         self.book.begin_restatement();
+        self.expendable.store(false, Ordering::Relaxed);
         self.last_stream += 1;
         let (results, receiver) = mpsc::channel(STREAM_DEPTH);
         self.stream = Some(Stream { number: self.last_stream, results, cursor: self.journal.acknowledged(), half_closed: false });
@@ -212,85 +227,6 @@ impl Actor {
         self.address = address;
         self.presence = Presence { connected: true, since: clock::wall() };
         Ok(Attached { stream: self.last_stream, session: self.session.clone(), results: receiver })
-    }
-
-    fn request(&mut self, request: ExecuteRequest) -> Result<(), Status> {
-        match request.order {
-            Some(Order::Start(start)) => self.place(start),
-            Some(Order::Stop(stop)) => {
-                let stood = self.book.stop(&stop.check_name);
-                tracing::info!(client = self.client_id, check = stop.check_name, stood, "order stopped");
-                Ok(())
-            }
-            Some(Order::Commit(_)) => {
-                let stopped = self.book.commit();
-                tracing::info!(client = self.client_id, orders = self.book.standing(), stopped, "orders committed");
-                Ok(())
-            }
-            Some(Order::Ack(Ack { session, sequence })) => {
-                if session == self.session {
-                    self.acknowledge(sequence);
-                } else {
-                    self.tally.odd_acknowledgements += 1;
-                }
-                Ok(())
-            }
-            Some(Order::RunOnce(once)) => {
-                self.run_once(once);
-                Ok(())
-            }
-            Some(Order::Hello(_)) => Err(invalid("order", "Hello is the first request and only the first")),
-            None => Err(invalid("order", "is missing, or of a kind that this monitor does not know")),
-        }
-    }
-
-    fn place(&mut self, start: Start) -> Result<(), Status> {
-        let limit = self.shared.settings.limits.orders_per_client;
-        let name = start.check.as_ref().map(|check| check.name.clone()).unwrap_or_default();
-        if !self.book.contains(&name) && self.book.kept() >= limit {
-            return Err(exhausted(&self.client_id, format!("a client may have {limit} orders (limits.orders_per_client)")));
-        }
-        match self.book.place(start, &self.shared.settings.name, &self.session, Now::read()) {
-            Placed::New => tracing::debug!(client = self.client_id, check = name, "order placed"),
-            Placed::Replaced => tracing::info!(client = self.client_id, check = name, "order replaced"),
-            Placed::Unchanged => {}
-        }
-        Ok(())
-    }
-
-    fn run_once(&mut self, once: RunOnce) {
-        let now = Now::read();
-        let check = once.check.unwrap_or_default();
-        let facts = Facts::new(&check, &once.revision, &self.shared.settings.name, &self.session);
-        let left =
-            once.expire_time.map(|expires| SystemTime::try_from(expires).ok().and_then(|expires| expires.duration_since(now.wall).ok()));
-        if left == Some(None) {
-            return self.append(facts.skipped(0, 1, now.wall, Reason::Expired));
-        }
-        let patience = facts.plan.as_ref().map(|plan| plan.timeout()).unwrap_or_default();
-        let (patience, too_late) = match left.flatten() {
-            Some(left) if left < patience => (left, Reason::Expired),
-            _ => (patience, Reason::Overloaded),
-        };
-        let ticket = Ticket {
-            order: None,
-            facts: facts.into(),
-            run: 0,
-            due: now.monotonic,
-            due_wall: now.wall,
-            give_up: now.monotonic + patience,
-            too_late,
-        };
-        self.runs.start(ticket, &self.shared);
-    }
-
-    fn acknowledge(&mut self, sequence: u64) {
-        if !self.journal.acknowledge(sequence) {
-            self.tally.odd_acknowledgements += 1;
-        }
-        if self.journal.acknowledged() == self.journal.last() {
-            self.book.forget_counted_out();
-        }
     }
 
     fn keep(&mut self, ended: Ended) {
@@ -381,6 +317,8 @@ impl Actor {
         if self.stream.is_some() {
             return false;
         }
+        let has_nothing_to_do = self.book.standing() == 0 && self.runs.is_empty();
+        self.expendable.store(has_nothing_to_do && self.journal.sent() == self.journal.last(), Ordering::Relaxed);
         let away = now.saturating_duration_since(self.away_since);
         if away > self.shared.settings.client_expiry {
             tracing::warn!(
@@ -391,8 +329,17 @@ impl Actor {
             );
             return true;
         }
-        let is_idle = self.book.standing() == 0 && self.runs.is_empty() && self.journal.usage().records == 0;
-        is_idle && away > IDLE_EXPIRY
+        has_nothing_to_do && self.journal.usage().records == 0 && away > IDLE_EXPIRY
+    }
+
+    /// Another client needs the place.
+    fn part(self) -> Tally {
+        tracing::warn!(
+            client = self.client_id,
+            results = self.journal.usage().records,
+            "client forgotten to make room for another: it is away, without orders, and was sent all these results"
+        );
+        self.tally
     }
 
     /// The monitor is stopping: no run starts, what is in flight is delivered, the stream ends with OK.
@@ -449,40 +396,6 @@ impl Actor {
         self.leave("the monitor stops");
         self.tally
     }
-
-    fn view(&self) -> View {
-        let usage = self.journal.usage();
-        let now = clock::monotonic();
-        let state = if self.presence.connected { ClientState::Connected } else { ClientState::Away };
-        View {
-            client: Client {
-                client_id: self.client_id.clone(),
-                name: self.hello.client_name.clone(),
-                address: self.address.clone(),
-                version: self.hello.client_version.clone(),
-                state: state.into(),
-                state_time: Some(Timestamp::from(self.presence.since)),
-                session: self.session.clone(),
-                order_count: u32::try_from(self.book.standing()).unwrap_or(u32::MAX),
-                started_run_count: self.tally.started_runs(),
-                sent_result_count: self.tally.sent_results,
-                acknowledged_sequence: self.journal.acknowledged(),
-                sent_bytes: self.tally.sent_bytes,
-                received_bytes: self.tally.received_bytes,
-            },
-            queue: Queue {
-                client_id: self.client_id.clone(),
-                due_count: self.runs.waiting(),
-                in_flight_count: self.runs.in_flight(),
-                unacknowledged_count: usage.records,
-                oldest_age: usage.oldest.map(|oldest| vantage_probes::stopwatch::to_proto(now.saturating_duration_since(oldest))),
-                journal_bytes: usage.bytes,
-                journal_limit_bytes: self.shared.settings.journal.bytes,
-                skipped: self.tally.skipped().into_iter().map(|(reason, count)| SkippedCount { reason: reason.into(), count }).collect(),
-            },
-            tally: self.tally.clone(),
-        }
-    }
 }
 
 async fn at(instant: Option<Instant>) {
@@ -516,22 +429,4 @@ fn session_name() -> String {
         bytes = u64::try_from(nanos & u128::from(u64::MAX)).unwrap_or_default().to_be_bytes();
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The request is not one; `field` and why are in the message and in the details.
-pub(crate) fn invalid(field: &str, why: &str) -> Status {
-    let details = ErrorDetails::with_bad_request_violation(field, why);
-    Status::with_error_details(tonic::Code::InvalidArgument, format!("{field}: {why}"), details)
-}
-
-/// A limit of the monitor is reached.
-pub(crate) fn exhausted(subject: &str, why: String) -> Status {
-    let details = ErrorDetails::with_quota_failure_violation(subject, &why);
-    Status::with_error_details(tonic::Code::ResourceExhausted, why, details)
-}
-
-/// The monitor is stopping: come back when another may stand in its place.
-pub(crate) fn draining() -> Status {
-    let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(1)));
-    Status::with_error_details(tonic::Code::Unavailable, "the monitor is stopping", details)
 }

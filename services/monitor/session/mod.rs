@@ -4,6 +4,7 @@
 //! monitor stops.
 
 mod actor;
+mod refusal;
 mod runs;
 
 use std::{sync::Arc, time::SystemTime};
@@ -16,7 +17,8 @@ use vantage_probes::World;
 
 use crate::{admission::Admission, config::Settings, figures::ClientFigures, policy::Policy, tally::Tally};
 
-pub(crate) use actor::{draining, exhausted, invalid, spawn};
+pub(crate) use actor::spawn;
+pub(crate) use refusal::{draining, exhausted, invalid};
 
 /// How many sequences may be sent beyond the last acknowledged one.
 pub const WINDOW: u64 = 8192;
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     HalfClosed { stream: u64 },
     /// A stream is lost.
     Lost { stream: u64 },
+    /// Its place is needed for another client.
+    Forget,
     /// Somebody asks how it is going.
     Inspect(oneshot::Sender<View>),
 }
