@@ -1,11 +1,8 @@
 //! The command line: what can be asked of the program, and who answers. Results go to stdout, logs and errors to stderr.
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-};
+use std::ffi::OsString;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Parser, Subcommand, error::ErrorKind};
 use jiff::tz::TimeZone;
 use vantage_contract::json;
 use vantage_daemon::{
@@ -14,9 +11,10 @@ use vantage_daemon::{
 };
 
 use crate::{
-    client::{Link, Trust},
+    client::Link,
     commands::{self, WatchArgs},
     doctor::{self, DoctorArgs},
+    output::{AskArgs, Output, print},
     probe::{self, ProbeArgs},
     start::{self, ServeArgs},
     tables,
@@ -49,30 +47,6 @@ enum Command {
     Watch(WatchArgs),
     /// Says what can run here, and what enables the rest; exits 1 if some kind of probe can't
     Doctor(DoctorArgs),
-}
-
-/// Which monitor is asked, and how its answer is shown.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct AskArgs {
-    /// The monitor's URL
-    #[arg(long, value_name = "URL", env = "VANTAGE_AT", default_value = "http://127.0.0.1:54321")]
-    pub(crate) at: String,
-    /// What to print: text for people, or one JSON document
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub(crate) output: Output,
-    /// How the monitor is trusted
-    #[command(flatten)]
-    pub(crate) trust: Trust,
-}
-
-/// What is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Output {
-    /// Text for people.
-    #[default]
-    Text,
-    /// JSON for programs, with the names of the contract.
-    Json,
 }
 
 /// Parses the command line and does what it says. Needs a runtime.
@@ -118,16 +92,6 @@ fn usage(error: &clap::Error) -> Result<Exit, Fatal> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Exit::Ok),
         _ => Ok(Exit::Usage),
-    }
-}
-
-/// Prints to stdout. A reader that has left, as `head` does, is no error.
-pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(Exit::Ok),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
-        Err(error) => Err(Fatal::new(Exit::OsError, format!("write to stdout: {error}"))),
     }
 }
 

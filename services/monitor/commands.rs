@@ -9,9 +9,9 @@ use vantage_contract::{
 use vantage_daemon::exit::{Exit, Fatal};
 
 use crate::{
-    cli::{AskArgs, Output, print},
     client::Link,
     human,
+    output::{AskArgs, Output, print},
     tables::{plain, printable, text},
 };
 

@@ -25,9 +25,9 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::print,
     client::{Link, Trust},
     config::Settings,
+    output::print,
     tables,
 };
 

@@ -12,8 +12,8 @@ use vantage_daemon::exit::{Exit, Fatal};
 use vantage_probes::KINDS;
 
 use crate::{
-    cli::{Output, print},
     config::Settings,
+    output::{Output, print},
     policy::Policy,
 };
 use facts::Facts;

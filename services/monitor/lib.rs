@@ -15,6 +15,7 @@ pub mod figures;
 mod human;
 pub mod journal;
 pub mod order;
+mod output;
 pub mod policy;
 mod probe;
 pub mod registry;

@@ -21,8 +21,8 @@ use vantage_probes::Plan;
 pub(crate) use args::ProbeArgs;
 
 use crate::{
-    cli::{Output, print},
     client::{Link, Trust},
+    output::{Output, print},
 };
 
 /// What the check of a single probe is called.
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &ProbeArgs) -> Result<Exit, Fatal> {
             if args.common.trust != Trust::default() {
                 tracing::warn!("the probe runs from here: what tells how a monitor is trusted counts only with --at");
             }
-            here::run(&plan).await
+            here::run(&check).await
         }
         Some(at) => {
             let link = Link::connect(at, &args.common.trust).await?;

@@ -5,7 +5,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use vantage_contract::descriptors;
 
 use super::build;
-use crate::{cli::Output, client::Trust};
+use crate::{client::Trust, output::Output};
 
 /// What is to be probed, and how it is told.
 #[derive(Debug, Clone)]

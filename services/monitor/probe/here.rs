@@ -1,39 +1,24 @@
 //! A probe from this machine, in this process. Its user may go where the operating system lets them: there is no policy.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use vantage_contract::v1::ProbeResult;
-use vantage_daemon::clock;
-use vantage_probes::{OpenGate, Plan, World, stopwatch};
+use vantage_contract::v1::{Check, ProbeResult};
+use vantage_probes::{Failure, OpenGate, World};
 
-use super::CHECK_NAME;
-use crate::config::Settings;
+use crate::{
+    config::Settings,
+    order::{Facts, Timing},
+    schedule::Now,
+};
 
 /// Runs it once.
-pub(super) async fn run(plan: &Plan) -> ProbeResult {
+pub(super) async fn run(check: &Check) -> ProbeResult {
     let world = World::new(Arc::new(OpenGate));
-    let start = clock::wall();
-    let sight = plan.run(&world).await;
-    let (latency, timing_source) = sight.latency.unzip();
-    ProbeResult {
-        check_name: CHECK_NAME.to_owned(),
-        kind: plan.kind().to_owned(),
-        target: plan.target(),
-        run_count: 1,
-        monitor: Settings::default().name,
-        due_time: Some(start.into()),
-        start_time: Some(start.into()),
-        lateness: Some(prost_types::Duration::default()),
-        outcome: sight.outcome.into(),
-        reason: sight.reason.into(),
-        attribution: sight.attribution.into(),
-        summary: sight.summary,
-        address: sight.address.map(|address| address.to_string()).unwrap_or_default(),
-        duration: Some(stopwatch::to_proto(sight.duration)),
-        phases: stopwatch::phases_to_proto(&sight.phases),
-        latency: latency.map(stopwatch::to_proto),
-        timing_source: timing_source.unwrap_or_default().into(),
-        report: sight.report,
-        ..ProbeResult::default()
+    let facts = Facts::new(check, "", &Settings::default().name, "");
+    let start = Now::read().wall;
+    let timing = Timing { due: start, start, lateness: Duration::ZERO };
+    match &facts.plan {
+        Ok(plan) => facts.ran(0, timing, plan.run(&world).await),
+        Err(invalid) => facts.undone(0, timing, Failure::from(invalid.clone())),
     }
 }
