@@ -155,7 +155,10 @@ impl Embedded {
         if arguments.once {
             address.set_port(0);
         }
-        let listener = http::bind("the embedded monitor", address).await?;
+        let listener = http::bind("the embedded monitor", address).await.map_err(|error| {
+            let cure = "if a monitor serves there already, use it by --monitor; else choose another address by --embedded-listen";
+            Fatal::new(error.exit, format!("{error}; {cure}"))
+        })?;
         let address =
             listener.local_addr().map_err(|error| Fatal::new(Exit::OsError, format!("ask for the listener's address: {error}")))?;
         let drain = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! One client's session: its orders, its journal, its stream. One task owns all of it ([`actor`]), so nothing here is locked.
+//! One client's session: its orders, its journal, its stream. One task owns all of it (`actor`), so nothing here is locked.
 //!
 //! A session outlives its streams. It ends when its client has been away for long, when nothing of the client is left, or when the
 //! monitor stops.
