@@ -1,7 +1,7 @@
 //! Where results come in: store, judge, tell.
 //!
 //! The desk is the one meeting point: links bring results and the state of themselves, the plan says what to expect, and the page, the
-//! figures and the alerts read from here. What it knows is in [`book`], which is pure; here are the clock, the store's thread and the telling.
+//! figures and the alerts read from here. What it knows is in `book`, which is pure; here are the clock, the store's thread and the telling.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,5 +1,5 @@
-//! The figures, as OpenMetrics: what the manager itself does (`vantage_manager_*`, [`own`]), what is known of each check
-//! (`vantage_check_*`, [`checks`]), and the numbers of each report by the contract's descriptors (`vantage_<kind>_*`, [`reports`]).
+//! The figures, as OpenMetrics: what the manager itself does (`vantage_manager_*`, `own`), what is known of each check
+//! (`vantage_check_*`, `checks`), and the numbers of each report by the contract's descriptors (`vantage_<kind>_*`, `reports`).
 //!
 //! They are made at the scrape, from one snapshot of the desk, so that the series of a check end with the check. Their number is
 //! bounded: for each check and monitor four outcomes, the reasons that occurred (at most one series for each of the contract's), at most 16

@@ -1,7 +1,7 @@
 //! What people see in a browser: a page, a JSON API and a stream of events. It only reads.
 //!
-//! Everything shown comes from monitors and their targets, so all of it is hostile: [`html`] can't write text unescaped, and the browser is told
-//! to run nothing but our own file ([`guard`]).
+//! Everything shown comes from monitors and their targets, so all of it is hostile: `html` can't write text unescaped, and the browser is told
+//! to run nothing but our own file (`guard`).
 
 use axum::{Router, middleware, routing::get};
 
