@@ -215,6 +215,20 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test is loud")]
+    fn a_zone_that_tz_names_is_known() {
+        // Where a zone is not known, times are told in UTC without a word.
+        if !std::path::Path::new("/usr/share/zoneinfo/Europe/Berlin").exists() {
+            assert!(std::env::var_os("VANTAGE_REQUIRE_PRIVILEGED").is_none(), "needs /usr/share/zoneinfo (tzdata)");
+            eprintln!("SKIPPED: needs /usr/share/zoneinfo (tzdata)");
+            return;
+        }
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let line = Style { output: Output::Text, colour: false, zone }.line(&passed());
+        assert!(line.starts_with("[2026-11-22 09:19:05]"), "{line}");
+    }
+
+    #[test]
     fn a_result_that_passed_is_a_line_of_four_brackets() {
         assert_eq!(text(&passed()), "[2026-11-22 08:19:05] [ping] [passed] [google@local: 142.250.72.164 71.3 ms]\n");
     }
