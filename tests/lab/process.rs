@@ -106,11 +106,6 @@ impl Running {
     }
 }
 
-/// A port on loopback that nobody listens on just now.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Writes a file into a folder, and returns its path as text.
 pub(crate) fn write(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
