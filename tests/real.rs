@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{
     place::Closed,
+    privilege,
     process::{Ended, MANAGER, run, write},
     servers::Server,
 };
@@ -50,6 +51,9 @@ impl Servers {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_passes_against_a_real_server() {
+    if !vantage_probes::net::capability::echo_capability().v4() {
+        return privilege::skipped("echo sockets, for ping");
+    }
     let Some(servers) = Servers::start() else { return };
     let Servers { nginx, nginx_tls, unbound, chronyd, .. } = &servers;
     let resolver = unbound.address.to_string();

@@ -103,7 +103,7 @@ impl Server {
         Self::start("unbound", &["-d", "-c", &file], folder, address, tcp_answers)
     }
 
-    /// chronyd, which leaves this machine's clock alone: in step with itself at stratum 3, or not synchronized at all.
+    /// chronyd, which leaves this machine's clock alone (so anybody may run it): in step with itself at stratum 3, or not synchronized at all.
     pub(crate) fn chronyd(synchronized: bool) -> Option<Self> {
         let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
         let (path, host, port) = (folder.path().display(), address.ip(), address.port());
@@ -111,7 +111,7 @@ impl Server {
         let configuration =
             format!("port {port}\nbindaddress {host}\nallow 127.0.0.0/8\ncmdport 0\npidfile {path}/pid\nbindcmdaddress /\n{local}\n");
         let file = write(folder.path(), "chrony.conf", &configuration);
-        Self::start("chronyd", &["-x", "-d", "-u", "root", "-f", &file], folder, address, ntp_answers)
+        Self::start("chronyd", &["-x", "-d", "-U", "-u", "root", "-f", &file], folder, address, ntp_answers)
     }
 
     fn start(program: &str, arguments: &[&str], folder: TempDir, address: SocketAddr, answers: fn(SocketAddr) -> bool) -> Option<Self> {
