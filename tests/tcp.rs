@@ -7,13 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vantage_contract::v1::{
     Attribution, Outcome, Reason, TcpProbe, TcpReport, TcpStep, TimingSource, TlsOptions, probe::Kind, probe_result::Report, tcp_step::Step,
 };
-use vantage_probes::Sight;
 
 use crate::lab::{
     http::{Server, finish, reset},
     netns::Row,
     place::Closed,
-    probe::{Verdict as _, hasty, probe, run},
+    probe::{Verdict as _, assert_ended_by_the_timeout, hasty, probe, run},
     tls::{Authority, Leaf, serve},
 };
 
@@ -62,11 +61,6 @@ enum After {
     Closes,
     Stays,
     Resets,
-}
-
-#[track_caller]
-fn assert_ended_by_the_timeout(sight: &Sight) {
-    assert!(sight.duration >= Duration::from_millis(298) && sight.duration < Duration::from_millis(550), "{:?}", sight.duration);
 }
 
 #[tokio::test]
