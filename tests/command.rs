@@ -6,7 +6,8 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::lab::{
     monitor::PATIENCE,
-    process::{Ended, MONITOR, Running, free_port, run, write},
+    place::{self, Closed},
+    process::{Ended, MONITOR, Running, run, write},
 };
 
 /// Runs the monitor's program with these words.
@@ -16,7 +17,7 @@ async fn monitor(line: &str) -> Ended {
 
 /// A monitor that serves on the URL returned; `more` are further words.
 async fn serving(more: &[&str]) -> (Running, String) {
-    let listen = format!("127.0.0.1:{}", free_port());
+    let listen = place::own().to_string();
     let mut words = vec!["serve", "--listen", &listen, "--http-listen", "off", "--name", "served"];
     words.extend(more);
     let running = Running::start(MONITOR, &words);
@@ -32,7 +33,8 @@ async fn a_probe_exits_with_its_verdict() {
     let passed = monitor(&format!("probe tcp {}", tcp.local_addr().unwrap())).await;
     assert_eq!(passed.code, Some(0), "{passed:?}");
     assert!(passed.stdout.starts_with("passed: ") && passed.stderr.is_empty(), "{passed:?}");
-    let failed = monitor(&format!("probe tcp 127.0.0.1:{}", free_port())).await;
+    let closed = Closed::find();
+    let failed = monitor(&format!("probe tcp {}", closed.address)).await;
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(failed.stdout.starts_with("failed: "), "{failed:?}");
     let silent = monitor(&format!("probe udp {} --text hello --timeout 100ms", udp.local_addr().unwrap())).await;
@@ -42,7 +44,8 @@ async fn a_probe_exits_with_its_verdict() {
 
 #[tokio::test]
 async fn json_is_the_result_and_nothing_else() {
-    let failed = monitor(&format!("probe tcp 127.0.0.1:{} --output json", free_port())).await;
+    let closed = Closed::find();
+    let failed = monitor(&format!("probe tcp {} --output json", closed.address)).await;
     let [result] = failed.json_lines().try_into().unwrap();
     assert_eq!(result["outcome"], "OUTCOME_FAILED");
     assert_eq!(result["reason"], "REASON_REFUSED");
@@ -52,7 +55,7 @@ async fn json_is_the_result_and_nothing_else() {
 
 #[tokio::test]
 async fn slips_faults_and_absence_have_their_own_codes() {
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, closed) = (tempfile::tempdir().unwrap(), Closed::find());
     let broken = write(folder.path(), "broken.json", "{\n  \"limits\": {\"in_flight\": 0}\n}");
     for (line, code, said) in [
         ("", 64, "Usage: vantage-monitor"),
@@ -60,7 +63,7 @@ async fn slips_faults_and_absence_have_their_own_codes() {
         ("probe ping 127.0.0.1 --count 5000", 64, "ping.count: must be 1 to 1000, is 5000"),
         ("probe tcp 127.0.0.1", 64, "tcp.port: is missing"),
         ("serve --listen 0.0.0.0:0", 64, "--certificate-file, --key-file and --client-ca-file"),
-        (&format!("clients --at 127.0.0.1:{}", free_port()), 69, "`vantage-monitor serve`"),
+        (&format!("clients --at {}", closed.address), 69, "`vantage-monitor serve`"),
         (&format!("serve --config {broken}"), 78, "broken.json: limits.in_flight: must be 1 to 100000, is 0 at line 2 column"),
         ("serve --config /nonexistent/monitor.json", 78, "read /nonexistent/monitor.json: "),
     ] {

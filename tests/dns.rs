@@ -16,6 +16,7 @@ use vantage_contract::v1::{
 
 use crate::lab::{
     dns::{Asked, DnsServer, a, aaaa, bytes, record},
+    place::Closed,
     probe::{Verdict, hasty, invalid, probe, run, within},
     udp::{ClosedPort, UdpServer},
 };
@@ -236,12 +237,18 @@ async fn a_truncated_answer_is_asked_for_again_over_tcp_and_the_truncation_shows
 
 #[tokio::test]
 async fn a_truncated_answer_without_tcp_behind_it_fails_as_the_tcp_does() {
-    let server = UdpServer::start(|_, question| {
+    // The same port over TCP is kept closed.
+    let (socket, _closed) = loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(closed) = Closed::at(socket.local_addr().unwrap()) {
+            break (socket, closed);
+        }
+    };
+    let server = UdpServer::serve(socket, |_, question, _| {
         let mut answer = question.to_vec();
         answer[2] |= 0x82;
         vec![answer]
-    })
-    .await;
+    });
     let report = failed(ask_at(server.address), Reason::Refused).await;
     assert_eq!((report.truncated, report.rcode.as_str(), report.transport.as_str()), (true, "NOERROR", "udp"));
 }

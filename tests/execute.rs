@@ -7,9 +7,11 @@ use tonic_types::StatusExt;
 use vantage_contract::v1::{Ack, Check, ClientState, Hello, Outcome, Probe, ProbeResult, Reason, RunOnce, Stop, execute_request::Order};
 use vantage_monitor::config::Limits;
 
-use crate::lab::monitor::{Monitor, eventually, hello, settings, silent_port, stalling_check, tcp_check};
+use crate::lab::monitor::{Monitor, accounted, eventually, hello, settings, silent_port, stalling_check, tcp_check};
 
 const FAST: Duration = Duration::from_millis(100);
+/// For tests in which each run has to happen: one that does not begin within its interval is skipped, and rightly.
+const CALM: Duration = Duration::from_millis(600);
 
 /// A stream's results have to continue those before it.
 fn assert_continuous(results: &[ProbeResult]) {
@@ -23,7 +25,7 @@ async fn an_order_is_run_at_its_interval_and_each_run_gives_one_result() {
     let ((_open, port), monitor) = (silent_port().await, Monitor::start().await);
     let mut link = monitor.connect("desk", &[]).await;
     assert_eq!(link.monitor, "lab", "the response headers say who serves");
-    link.start(tcp_check("web", port, FAST, 3)).await;
+    link.start(tcp_check("web", port, CALM, 3)).await;
     let results = link.results(3).await;
     assert_eq!(results.iter().map(|result| (result.run, result.sequence)).collect::<Vec<_>>(), [(0, 1), (1, 2), (2, 3)]);
     for result in &results {
@@ -36,7 +38,7 @@ async fn an_order_is_run_at_its_interval_and_each_run_gives_one_result() {
         assert_eq!((result.session.as_str(), result.revision.as_str()), (link.session.as_str(), "1"));
     }
     let due = |result: &ProbeResult| std::time::SystemTime::try_from(result.due_time.unwrap()).unwrap();
-    assert_eq!(due(&results[2]).duration_since(due(&results[0])).unwrap(), 2 * FAST);
+    assert_eq!(due(&results[2]).duration_since(due(&results[0])).unwrap(), 2 * CALM);
     assert_eq!(monitor.clients().await["desk"].order_count, 0, "it is counted out");
 }
 
@@ -67,15 +69,20 @@ async fn what_is_not_acknowledged_is_sent_again_and_what_is_is_not() {
     eventually("the acknowledgement has come", || async { monitor.clients().await["desk"].acknowledged_sequence == 2 }).await;
     drop(link);
     let mut link = monitor.connect("desk", &[]).await;
-    let again = link.results(4).await;
+    let mut again = vec![link.result().await];
     assert_eq!(again[0], first[2], "the same record, to the letter");
+    let run_count = |results: &[ProbeResult]| results.iter().map(|result| result.run_count).sum::<u64>();
+    while run_count(&first[..2]) + run_count(&again) < 6 {
+        again.push(link.result().await);
+    }
     assert_continuous(&again);
-    assert_eq!(again.last().unwrap().sequence, 6);
+    assert_eq!(accounted(&[&first[..2], &again].concat()), [0, 1, 2, 3, 4, 5]);
+    let last = again.last().unwrap().sequence;
     // What Hello says counts as an acknowledgement.
     drop(link);
     let session = again[0].session.clone();
-    let mut link = monitor.connect("desk", &[(session, 5)]).await;
-    assert_eq!(link.result().await.sequence, 6);
+    let mut link = monitor.connect("desk", &[(session, last - 1)]).await;
+    assert_eq!(link.result().await.sequence, last);
 }
 
 #[tokio::test]
@@ -90,7 +97,8 @@ async fn orders_outlive_the_stream_and_results_wait() {
     let mut link = monitor.connect("desk", &[]).await;
     let results = link.results(5).await;
     assert_continuous(&results);
-    assert_eq!(results.iter().map(|result| result.run).collect::<Vec<_>>(), (0..5).collect::<Vec<_>>());
+    assert_eq!(results[0].sequence, 1, "from the first on");
+    accounted(&results);
 }
 
 #[tokio::test]
@@ -105,8 +113,9 @@ async fn restating_an_identical_order_neither_restarts_nor_doubles_it() {
     link.start(check).await;
     link.commit().await;
     results.extend(link.results(3).await);
-    assert_eq!(results.iter().map(|result| result.run).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     assert_continuous(&results);
+    // Started again or twice, run 0 would come again.
+    accounted(&results);
 }
 
 #[tokio::test]
@@ -146,8 +155,8 @@ async fn a_probe_is_run_once_unless_it_has_expired() {
 async fn an_order_that_cant_be_run_is_answered_and_disturbs_nothing() {
     let ((_open, port), monitor) = (silent_port().await, Monitor::start().await);
     let mut link = monitor.connect("desk", &[]).await;
-    link.start(Check { probe: Some(Probe::default()), ..tcp_check("wrong", port, FAST, 1) }).await;
-    link.start(tcp_check("right", port, FAST, 1)).await;
+    link.start(Check { probe: Some(Probe::default()), ..tcp_check("wrong", port, CALM, 1) }).await;
+    link.start(tcp_check("right", port, CALM, 1)).await;
     let mut results = link.results(2).await;
     results.sort_by_key(|result| result.check_name.clone());
     assert_eq!(results[0].outcome(), Outcome::Passed);
@@ -171,8 +180,8 @@ async fn a_second_stream_of_a_client_replaces_the_first() {
 async fn two_clients_do_not_see_each_others_orders() {
     let ((_open, port), monitor) = (silent_port().await, Monitor::start().await);
     let (mut a, mut b) = (monitor.connect("a", &[]).await, monitor.connect("b", &[]).await);
-    a.start(tcp_check("same name", port, FAST, 2)).await;
-    b.start(tcp_check("same name", port, FAST, 2)).await;
+    a.start(tcp_check("same name", port, FAST, 0)).await;
+    b.start(tcp_check("same name", port, FAST, 0)).await;
     for link in [&mut a, &mut b] {
         let results = link.results(2).await;
         assert!(results.iter().all(|result| result.session == link.session));
@@ -203,13 +212,17 @@ async fn a_run_longer_than_its_interval_makes_the_next_ones_skipped_and_not_fail
     let ((_open, port), monitor) = (silent_port().await, Monitor::start().await);
     let mut link = monitor.connect("desk", &[]).await;
     link.start(stalling_check("slow", port, FAST, Duration::from_millis(350))).await;
-    let results = link.results(8).await;
-    let mut runs: Vec<_> = results.iter().flat_map(|result| result.run..result.run + result.run_count).collect();
-    runs.sort_unstable();
-    assert!(runs.windows(2).all(|pair| pair[0] < pair[1]), "each run once: {runs:?}");
-    let still_running = results.iter().filter(|result| result.reason() == Reason::StillRunning).count();
-    assert!(still_running >= 3, "{results:?}");
-    assert_eq!(monitor.queues().await["desk"].skipped[0].reason(), Reason::StillRunning);
+    let mut results = Vec::new();
+    let with = |results: &[ProbeResult], reason| results.iter().filter(|result| result.reason() == reason).count();
+    while with(&results, Reason::StillRunning) < 3 || with(&results, Reason::TimedOut) < 2 {
+        results.push(link.result().await);
+    }
+    accounted(&results);
+    // A machine that has no time for a run within its interval skips it as well.
+    let others = with(&results, Reason::Overloaded);
+    assert_eq!(results.len(), with(&results, Reason::StillRunning) + with(&results, Reason::TimedOut) + others, "{results:?}");
+    let skipped = &monitor.queues().await["desk"].skipped;
+    assert!(skipped.iter().any(|skipped| skipped.reason() == Reason::StillRunning), "{skipped:?}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::{
 use tonic::Code;
 use vantage_contract::v1::{Check, ExecuteRequest, Outcome, Start, execute_request::Order};
 
-use crate::lab::monitor::{Monitor, silent_port, tcp_check};
+use crate::lab::monitor::{Monitor, accounted, silent_port, tcp_check};
 
 /// What an HTTP/2 client says first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,7 +33,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 async fn garbage_on_the_wire_disturbs_nobody() {
     let ((_open, port), monitor) = (silent_port().await, Monitor::start().await);
     let mut link = monitor.connect("honest", &[]).await;
-    link.start(tcp_check("web", port, Duration::from_millis(100), 0)).await;
+    // Slow enough that a busy machine skips no run, which it does with one that can't begin within its interval.
+    link.start(tcp_check("web", port, Duration::from_millis(600), 0)).await;
     link.result().await;
 
     let settings = frame(4, 0, 0, &[]);
@@ -103,6 +104,7 @@ async fn a_client_that_never_reads_does_not_stop_another_or_the_measuring() {
     let mut honest = monitor.connect("honest", &[]).await;
     honest.start(tcp_check("web", port, Duration::from_millis(100), 0)).await;
     let results = honest.results(10).await;
-    assert!(results.windows(2).all(|pair| pair[1].run == pair[0].run + 1), "{results:?}");
+    accounted(&results);
+    assert!(results.iter().any(|result| result.outcome() == Outcome::Passed), "{results:?}");
     assert!(monitor.queues().await["deaf"].unacknowledged_count > 100);
 }

@@ -130,7 +130,7 @@ async fn an_answer_cut_short_is_malformed_where_it_is_ours_and_ignored_where_not
 
 #[tokio::test]
 async fn the_sample_with_the_least_delay_counts() {
-    // The second is answered at once and is right; the others are late by 30 ms on their way back, which shifts their offset.
+    // The second is answered at once and is right; the others are late by 300 ms on their way back, which shifts their offset.
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = UdpServer::serve(socket, |number, request, (socket, client)| {
         let packet = in_step(request).encode().to_vec();
@@ -139,7 +139,7 @@ async fn the_sample_with_the_least_delay_counts() {
         }
         let socket = socket.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
             let _ = socket.send_to(&packet, client).await;
         });
         Vec::new()
@@ -147,7 +147,7 @@ async fn the_sample_with_the_least_delay_counts() {
     let spec = NtpProbe { samples: 3, spacing: millis(100), ..ask(server.address) };
     let report = seen(run(&probe(Kind::Ntp(spec))).await.passed());
     assert_eq!((report.sent_count, report.answered_count), (3, 3));
-    assert!(nanos(report.delay) < 30_000_000, "{report:?}");
+    assert!(nanos(report.delay) < 300_000_000, "{report:?}");
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn a_lost_sample_does_not_spoil_the_others() {
 
 #[tokio::test]
 async fn an_asymmetric_path_shows_as_an_offset_that_its_uncertainty_covers() {
-    // 20 ms out, 60 ms back by a relay: the server's clock is ours, so the offset seen is the path's doing, and negative.
+    // 20 ms out, 600 ms back by a relay: the server's clock is ours, so the offset seen is the path's doing, and negative.
     let server = server(|_, _| {}).await;
     let target = server.address;
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -176,7 +176,7 @@ async fn an_asymmetric_path_shows_as_an_offset_that_its_uncertainty_covers() {
             onward.send_to(&request, target).await.unwrap();
             let mut answer = [0; 48];
             let length = onward.recv(&mut answer).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            tokio::time::sleep(Duration::from_millis(600)).await;
             socket.send_to(&answer[..length], client).await.unwrap();
         });
         Vec::new()
@@ -185,7 +185,7 @@ async fn an_asymmetric_path_shows_as_an_offset_that_its_uncertainty_covers() {
     let (offset, uncertainty) = (nanos(report.offset), nanos(report.offset_uncertainty));
     assert!(offset < 0, "{report:?}");
     assert!(uncertainty >= offset.abs(), "{report:?}");
-    assert!(uncertainty >= nanos(report.delay) / 2 && nanos(report.delay) >= 80_000_000, "{report:?}");
+    assert!(uncertainty >= nanos(report.delay) / 2 && nanos(report.delay) >= 620_000_000, "{report:?}");
 }
 
 #[tokio::test]

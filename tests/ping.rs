@@ -14,7 +14,10 @@ use crate::lab::{
     probe::{address, run, within},
 };
 
+/// In milliseconds, for runs that wait for it.
 const TIMEOUT: u64 = 1000;
+/// In milliseconds, for runs that end before.
+const NEVER: u64 = 20_000;
 
 /// What is wrong with a reply, and how it is made so.
 type Wrong = (&'static str, fn(&mut Message));
@@ -27,9 +30,9 @@ fn proto(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
 }
 
-/// Runs a ping in node 0 of the row, within a second, and checks what holds for every run.
+/// Runs a ping in node 0 of the row, which ends by itself, and checks what holds for every run.
 fn ping_in(row: &Row, spec: PingProbe) -> (Sight, PingReport) {
-    run_within(row, TIMEOUT, spec)
+    run_within(row, NEVER, spec)
 }
 
 fn run_within(row: &Row, millis: u64, spec: PingProbe) -> (Sight, PingReport) {
@@ -62,9 +65,9 @@ fn a_target_that_answers_passes_over_both_families_and_both_kinds_of_socket() {
             assert_eq!(report.reply_hop_limit, 63, "one router on the way back from 64");
             let (latency, source) = sight.latency.unwrap();
             assert_eq!((source, sight.address), (TimingSource::Kernel, Some(address(&target))));
-            assert!(latency > Duration::ZERO && latency < Duration::from_millis(100), "{latency:?}");
+            assert!(latency > Duration::ZERO && latency < sight.duration, "{latency:?}");
             assert_eq!(report.min_round_trip, proto(latency));
-            assert!(sight.duration < Duration::from_millis(TIMEOUT), "it ends when all are answered");
+            assert!(sight.duration < Duration::from_millis(NEVER / 2), "it ends when all are answered");
         }
     }
 }
@@ -75,22 +78,23 @@ fn a_reply_20_ms_later_is_20_ms_away() {
     let _target = Echoer::start(&row, 1, |request| vec![Message { after: Duration::from_millis(20), ..request }]);
     let (sight, report) = ping_in(&row, PingProbe { spacing: proto(Duration::from_millis(200)), ..ping("10.9.0.2", 3) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
-    for request in report.requests {
-        let taken = Duration::try_from(request.round_trip.unwrap()).unwrap();
-        assert!((20..200).contains(&taken.as_millis()), "{taken:?}");
-    }
+    let taken: Vec<_> =
+        report.requests.iter().map(|request| Duration::try_from(request.round_trip.unwrap()).unwrap().as_millis()).collect();
+    assert!(taken.iter().all(|taken| *taken >= 20), "{taken:?}");
+    // A busy machine may lengthen one, but not all.
+    assert!(taken.iter().any(|taken| *taken < 100), "{taken:?}");
 }
 
 #[test]
 fn one_lost_of_ten_passes_unless_the_limit_is_below() {
     let Some(row) = Row::of(2) else { return };
     let _target = Echoer::start(&row, 1, |request| if request.sequence == 4 { vec![] } else { vec![request] });
-    let (sight, report) = ping_in(&row, ping("10.9.0.2", 10));
+    let (sight, report) = run_within(&row, TIMEOUT, ping("10.9.0.2", 10));
     assert_eq!((verdict(&sight), report.sent_count, report.answered_count), (PASSED, 10, 9), "{sight:?}");
     assert_eq!(report.requests[4].round_trip, None);
-    let (sight, _) = ping_in(&row, PingProbe { max_loss_percent: Some(10.0), ..ping("10.9.0.2", 10) });
+    let (sight, _) = run_within(&row, TIMEOUT, PingProbe { max_loss_percent: Some(10.0), ..ping("10.9.0.2", 10) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
-    let (sight, report) = ping_in(&row, PingProbe { max_loss_percent: Some(9.9), ..ping("10.9.0.2", 10) });
+    let (sight, report) = run_within(&row, TIMEOUT, PingProbe { max_loss_percent: Some(9.9), ..ping("10.9.0.2", 10) });
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::TooLossy, Attribution::Target), "{sight:?}");
     assert_eq!((report.sent_count, report.answered_count), (10, 9));
 }
@@ -101,7 +105,7 @@ fn a_target_slower_than_the_limit_fails() {
     let _target = Echoer::start(&row, 1, |request| vec![Message { after: Duration::from_millis(20), ..request }]);
     let (sight, _) = ping_in(&row, PingProbe { max_latency: proto(Duration::from_millis(10)), ..ping("10.9.0.2", 1) });
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::TooSlow, Attribution::Target), "{sight:?}");
-    let (sight, _) = ping_in(&row, PingProbe { max_latency: proto(Duration::from_millis(500)), ..ping("10.9.0.2", 1) });
+    let (sight, _) = ping_in(&row, PingProbe { max_latency: proto(Duration::from_secs(10)), ..ping("10.9.0.2", 1) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
 }
 
@@ -141,7 +145,8 @@ fn what_is_not_a_reply_to_this_request_does_not_count() {
         }
         let wrongs: [Wrong; 4] = [
             ("identifier", |reply| reply.identifier = reply.identifier.wrapping_add(1)),
-            ("sequence", |reply| reply.sequence += 1),
+            // That of no request of the run.
+            ("sequence", |reply| reply.sequence += 7),
             ("source", |reply| reply.source = Some(Ipv4Addr::new(10, 9, 0, 3))),
             ("payload", |reply| reply.payload.reverse()),
         ];
@@ -150,7 +155,7 @@ fn what_is_not_a_reply_to_this_request_does_not_count() {
                 wrong(&mut request);
                 vec![request]
             });
-            let (sight, report) = run_within(&row, 300, PingProbe { spacing: proto(Duration::from_millis(100)), ..ping("10.9.0.2", 2) });
+            let (sight, report) = run_within(&row, 500, ping("10.9.0.2", 2));
             assert_eq!((verdict(&sight), report.sent_count, report.answered_count), (TIMED_OUT, 2, 0), "wrong {what}: {sight:?}");
             assert_eq!(report.corrupt_count, 0, "wrong {what}: {sight:?}");
         }
@@ -158,7 +163,7 @@ fn what_is_not_a_reply_to_this_request_does_not_count() {
             request.payload[40] ^= 0x20;
             vec![request]
         });
-        let (sight, report) = run_within(&row, 300, ping("10.9.0.2", 3));
+        let (sight, report) = run_within(&row, TIMEOUT, ping("10.9.0.2", 3));
         assert_eq!((report.answered_count, report.corrupt_count), (0, 3), "{sight:?}");
         assert_eq!((sight.outcome, sight.reason), (Outcome::Failed, Reason::MalformedAnswer), "{sight:?}");
     }
@@ -171,7 +176,7 @@ fn a_flood_of_replies_costs_no_time_beyond_the_timeout() {
         request.payload[40] ^= 0x20;
         vec![request; 20_000]
     });
-    let (sight, report) = run_within(&row, 300, ping("10.9.0.2", 1));
+    let (sight, report) = run_within(&row, TIMEOUT, ping("10.9.0.2", 1));
     // What did not fit into our own socket may have been a true reply: then it is not the target's fault.
     let reason = if report.local_drop_count > 0 { Reason::ResourceExhausted } else { Reason::MalformedAnswer };
     assert_eq!((sight.reason, report.answered_count), (reason, 0), "{sight:?}");
@@ -188,7 +193,7 @@ fn a_reply_after_the_timeout_is_credited_to_no_run() {
         if late { vec![Message { after: Duration::from_millis(TIMEOUT + 300), ..request }] } else { vec![] }
     });
     for _ in 0..2 {
-        let (sight, report) = ping_in(&row, ping("10.9.0.2", 1));
+        let (sight, report) = run_within(&row, TIMEOUT, ping("10.9.0.2", 1));
         assert_eq!((verdict(&sight), report.answered_count, report.corrupt_count), (TIMED_OUT, 0, 0), "{sight:?}");
         assert!(sight.latency.is_none());
     }
@@ -211,7 +216,7 @@ fn routers_that_refuse_are_named() {
             report.errors.iter().all(|error| (error.from.as_str(), error.r#type, error.code) == ("10.9.0.2", kind, code)),
             "{report:?}"
         );
-        assert!(sight.duration < Duration::from_millis(TIMEOUT / 2), "it ends when all are refused");
+        assert!(sight.duration < Duration::from_millis(NEVER / 2), "it ends when all are refused");
         row.exec(1, "iptables -F FORWARD");
     }
     row.exec(1, "ip6tables -A FORWARD -p icmpv6 -j REJECT --reject-with icmp6-adm-prohibited");
@@ -236,9 +241,10 @@ fn routers_that_refuse_are_named() {
 #[test]
 fn a_neighbour_that_is_not_there_is_unreachable() {
     let Some(row) = Row::of(2) else { return };
-    // The kernel asks the link for about three seconds, and then says itself that nobody is there.
+    // The kernel asks the link three times, and then says itself that nobody is there.
+    row.exec(0, "sysctl -qw net.ipv4.neigh.right.retrans_time_ms=200 net.ipv6.neigh.right.retrans_time_ms=200");
     for (target, own) in [("10.9.0.99", "10.9.0.1"), ("fd09::99", "fd09::1")] {
-        let (sight, report) = run_within(&row, 8000, ping(target, 2));
+        let (sight, report) = ping_in(&row, ping(target, 2));
         assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Unreachable, Attribution::Path), "{sight:?}");
         assert_eq!(report.errors[0].from, own);
     }
@@ -257,7 +263,7 @@ fn silence_is_a_timeout_that_keeps_to_the_millisecond() {
     let Some(row) = Row::of(2) else { return };
     row.exec(1, "sysctl -qw net.ipv4.icmp_echo_ignore_all=1 net.ipv6.icmp.echo_ignore_all=1");
     for target in row.target() {
-        let (sight, report) = ping_in(&row, ping(&target, 3));
+        let (sight, report) = run_within(&row, TIMEOUT, ping(&target, 3));
         assert_eq!((verdict(&sight), report.sent_count, report.answered_count), (TIMED_OUT, 3, 0), "{sight:?}");
         assert!(sight.duration >= Duration::from_millis(TIMEOUT - 10), "{sight:?}");
         assert!(sight.summary.contains("no reply to 3 requests"), "{}", sight.summary);
@@ -287,7 +293,7 @@ fn a_hundred_checks_of_one_address_each_get_their_own_replies() {
         let sights = row.inside(0, async || {
             let mut all = tokio::task::JoinSet::new();
             for _ in 0..100 {
-                let probe = within(5000, Kind::Ping(PingProbe { spacing: proto(Duration::from_millis(50)), ..ping("10.9.0.2", 3) }));
+                let probe = within(NEVER, Kind::Ping(PingProbe { spacing: proto(Duration::from_millis(50)), ..ping("10.9.0.2", 3) }));
                 all.spawn(async move { run(&probe).await });
             }
             all.join_all().await
@@ -326,7 +332,7 @@ fn hop_limit_and_code_point_are_those_of_the_check() {
     row.exec(1, "iptables -A INPUT -p icmp -j DROP");
     let (sight, _) = ping_in(&row, PingProbe { hop_limit: 7, dscp: 46, ..ping("10.9.0.2", 2) });
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");
-    let (sight, _) = ping_in(&row, ping("10.9.0.2", 2));
+    let (sight, _) = run_within(&row, TIMEOUT, ping("10.9.0.2", 2));
     assert_eq!(verdict(&sight), TIMED_OUT, "{sight:?}");
 }
 
@@ -334,7 +340,7 @@ fn hop_limit_and_code_point_are_those_of_the_check() {
 fn the_source_address_is_the_one_of_the_check() {
     let Some(row) = Row::of(2) else { return };
     row.exec(0, "ip addr add 10.9.0.77/24 dev right");
-    let other = Probe { source_address: "10.9.0.77".into(), ..within(TIMEOUT, Kind::Ping(ping("10.9.0.2", 1))) };
+    let other = Probe { source_address: "10.9.0.77".into(), ..within(NEVER, Kind::Ping(ping("10.9.0.2", 1))) };
     row.exec(1, "iptables -A INPUT -p icmp ! -s 10.9.0.77 -j DROP");
     let sight = row.inside(0, async || run(&other).await);
     assert_eq!(verdict(&sight), PASSED, "{sight:?}");

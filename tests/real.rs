@@ -6,6 +6,8 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use crate::lab::{
+    place::Closed,
+    privilege,
     process::{Ended, MANAGER, run, write},
     servers::Server,
 };
@@ -49,23 +51,27 @@ impl Servers {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_passes_against_a_real_server() {
+    if !vantage_probes::net::capability::echo_capability().v4() {
+        return privilege::skipped("echo sockets, for ping");
+    }
     let Some(servers) = Servers::start() else { return };
     let Servers { nginx, nginx_tls, unbound, chronyd, .. } = &servers;
-    let resolver = format!("127.0.0.1:{}", unbound.port);
+    let resolver = unbound.address.to_string();
+    let host = unbound.address.ip();
     let ended = once(&json!({
         "defaults": { "timeout": "10s", "resolver": resolver },
         "checks": [
             { "name": "ping", "ping": { "host": "here.lab", "spacing": "10ms" } },
             { "name": "traceroute", "traceroute": { "host": "127.0.0.1", "method": "udp" } },
-            { "name": "http", "http": { "url": format!("http://here.lab:{}/moved", nginx.port), "expect": { "body_contains": "all is well" } } },
+            { "name": "http", "http": { "url": format!("http://here.lab:{}/moved", nginx.address.port()), "expect": { "body_contains": "all is well" } } },
             { "name": "https", "https": {
-                "url": format!("https://127.0.0.1:{}/", nginx_tls.port),
+                "url": format!("https://{}/", nginx_tls.address),
                 "tls": { "server_name": "web.lab", "ca_file": nginx_tls.file("chain.pem") },
             } },
-            { "name": "tcp", "tcp": { "host": "127.0.0.1", "port": nginx.port } },
-            { "name": "udp", "udp": { "host": "127.0.0.1", "port": unbound.port, "hex": "1234 0100 0001 0000 0000 0000 03776562 036c6162 00 0001 0001" } },
-            { "name": "dns", "dns": { "server": "127.0.0.1", "port": unbound.port, "query": "web.lab", "expect": { "answers": "192.0.2.80" } } },
-            { "name": "ntp", "ntp": { "server": "127.0.0.1", "port": chronyd.port, "max_offset": "1s", "max_stratum": 3 } },
+            { "name": "tcp", "tcp": { "host": host, "port": nginx.address.port() } },
+            { "name": "udp", "udp": { "host": host, "port": unbound.address.port(), "hex": "1234 0100 0001 0000 0000 0000 03776562 036c6162 00 0001 0001" } },
+            { "name": "dns", "dns": { "server": host, "port": unbound.address.port(), "query": "web.lab", "expect": { "answers": "192.0.2.80" } } },
+            { "name": "ntp", "ntp": { "server": host, "port": chronyd.address.port(), "max_offset": "1s", "max_stratum": 3 } },
         ],
     }))
     .await;
@@ -92,20 +98,21 @@ async fn every_kind_passes_against_a_real_server() {
 async fn every_failure_has_its_own_reason() {
     let Some(servers) = Servers::start() else { return };
     let Servers { nginx, nginx_tls, unbound, lost_chronyd, .. } = &servers;
-    let (_silent, silent_udp) = silent_udp_port();
+    let (closed, (_silent, silent_udp)) = (Closed::find(), silent_udp_port());
     let (_quiet, quiet) = crate::lab::monitor::silent_port().await;
-    let resolver = format!("127.0.0.1:{}", unbound.port);
+    let resolver = unbound.address.to_string();
+    let host = unbound.address.ip();
     let ended = once(&json!({
         "defaults": { "timeout": "2s", "resolver": resolver },
         "checks": [
-            { "name": "closed port", "tcp": { "host": "127.0.0.1", "port": crate::lab::process::free_port() } },
+            { "name": "closed port", "tcp": { "host": "127.0.0.1", "port": closed.address.port() } },
             { "name": "silent http", "timeout": "300ms", "http": { "url": format!("http://127.0.0.1:{quiet}/") } },
             { "name": "silent udp", "timeout": "300ms", "udp": { "host": "127.0.0.1", "port": silent_udp, "text": "hello" } },
             { "name": "wrong name", "ping": { "host": "nobody.lab" } },
-            { "name": "a 500", "http": { "url": format!("http://127.0.0.1:{}/broken", nginx.port) } },
-            { "name": "unknown issuer", "https": { "url": format!("https://127.0.0.1:{}/", nginx_tls.port), "tls": { "server_name": "web.lab" } } },
-            { "name": "nxdomain", "dns": { "server": "127.0.0.1", "port": unbound.port, "query": "nobody.lab" } },
-            { "name": "no clock", "ntp": { "server": "127.0.0.1", "port": lost_chronyd.port } },
+            { "name": "a 500", "http": { "url": format!("http://{}/broken", nginx.address) } },
+            { "name": "unknown issuer", "https": { "url": format!("https://{}/", nginx_tls.address), "tls": { "server_name": "web.lab" } } },
+            { "name": "nxdomain", "dns": { "server": host, "port": unbound.address.port(), "query": "nobody.lab" } },
+            { "name": "no clock", "ntp": { "server": host, "port": lost_chronyd.address.port() } },
         ],
     }))
     .await;

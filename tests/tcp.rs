@@ -1,18 +1,18 @@
 //! TCP: connecting, and conversations.
 
-use std::{net::TcpListener, time::Duration};
+use std::time::Duration;
 
 use rustls::version::TLS12;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vantage_contract::v1::{
     Attribution, Outcome, Reason, TcpProbe, TcpReport, TcpStep, TimingSource, TlsOptions, probe::Kind, probe_result::Report, tcp_step::Step,
 };
-use vantage_probes::Sight;
 
 use crate::lab::{
     http::{Server, finish, reset},
     netns::Row,
-    probe::{Verdict as _, hasty, probe, run},
+    place::Closed,
+    probe::{Verdict as _, assert_ended_by_the_timeout, hasty, probe, run},
     tls::{Authority, Leaf, serve},
 };
 
@@ -22,10 +22,6 @@ fn asking(server: &Server) -> TcpProbe {
 
 fn saying(server: &Server, steps: Vec<Step>) -> Kind {
     Kind::Tcp(TcpProbe { steps: steps.into_iter().map(|step| TcpStep { step: Some(step) }).collect(), ..asking(server) })
-}
-
-fn closed_port() -> u32 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().into()
 }
 
 fn expect(text: &str) -> Step {
@@ -67,11 +63,6 @@ enum After {
     Resets,
 }
 
-#[track_caller]
-fn assert_ended_by_the_timeout(sight: &Sight) {
-    assert!(sight.duration >= Duration::from_millis(298) && sight.duration < Duration::from_millis(550), "{:?}", sight.duration);
-}
-
 #[tokio::test]
 async fn an_open_port_passes_with_addresses_and_round_trips() {
     let server = saying_first("", After::Stays).await;
@@ -90,7 +81,9 @@ async fn an_open_port_passes_with_addresses_and_round_trips() {
 #[tokio::test]
 async fn a_closed_port_is_refused_by_the_target() {
     for host in ["127.0.0.1", "::1"] {
-        let sight = run(&probe(Kind::Tcp(TcpProbe { host: host.into(), port: closed_port(), ..TcpProbe::default() }))).await;
+        let closed = Closed::on(host);
+        let port = closed.address.port().into();
+        let sight = run(&probe(Kind::Tcp(TcpProbe { host: host.into(), port, ..TcpProbe::default() }))).await;
         assert_eq!(sight.attribution, Attribution::Target);
         assert_eq!(sight.latency, None);
         assert!(!report(sight.because(Reason::Refused)).connected);
@@ -99,8 +92,10 @@ async fn a_closed_port_is_refused_by_the_target() {
 
 #[tokio::test]
 async fn a_port_expected_to_be_closed_passes_if_it_is_and_fails_if_it_is_open() {
-    let closed = TcpProbe { host: "127.0.0.1".into(), port: closed_port(), expect_closed: true, ..TcpProbe::default() };
-    let sight = run(&probe(Kind::Tcp(closed))).await;
+    let closed = Closed::find();
+    let port = closed.address.port().into();
+    let spec = TcpProbe { host: "127.0.0.1".into(), port, expect_closed: true, ..TcpProbe::default() };
+    let sight = run(&probe(Kind::Tcp(spec))).await;
     assert!(sight.summary.contains("closed, as expected"), "{}", sight.summary);
     sight.passed();
     let server = saying_first("", After::Stays).await;

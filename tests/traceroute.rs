@@ -70,12 +70,12 @@ fn three_routers_and_the_target_are_four_hops_by_every_method_over_both_families
                 assert_eq!(format!("TRACEROUTE_METHOD_{}", report.method.to_uppercase()), method.as_str_name());
                 for answer in report.hops.iter().flat_map(|hop| &hop.answers) {
                     let taken = Duration::try_from(answer.round_trip.unwrap()).unwrap();
-                    assert!(taken > Duration::ZERO && taken < Duration::from_millis(100), "{taken:?}");
+                    assert!(taken > Duration::ZERO && taken < sight.duration, "{taken:?}: {sight:?}");
                 }
                 let (latency, source) = sight.latency.unwrap();
-                assert!(latency < Duration::from_millis(100));
+                assert!(latency < sight.duration);
                 assert_eq!(source, if method == TracerouteMethod::Tcp { TimingSource::User } else { TimingSource::Kernel });
-                assert!(sight.duration < Duration::from_millis(1000), "it ends when the target and all before it have answered");
+                assert!(sight.duration < Duration::from_millis(TIMEOUT / 2), "it ends when the target and all before it have answered");
                 hashes.push((address(&target).is_ipv6(), report.path_hash));
             }
         }

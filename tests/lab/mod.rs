@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod monitor;
 pub(crate) mod netns;
 pub(crate) mod ntp;
+pub(crate) mod place;
 pub(crate) mod privilege;
 pub(crate) mod probe;
 pub(crate) mod process;

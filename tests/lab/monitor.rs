@@ -138,6 +138,16 @@ impl Link {
     }
 }
 
+/// The runs that these results account for, in order, from 0. None is there twice, and at most one is missing below the last: the one that
+/// was still going on.
+pub(crate) fn accounted(results: &[ProbeResult]) -> Vec<u64> {
+    let mut runs: Vec<_> = results.iter().flat_map(|result| result.run..result.run + result.run_count).collect();
+    runs.sort_unstable();
+    assert!(runs.windows(2).all(|pair| pair[0] < pair[1]), "each run once: {runs:?}");
+    assert!(runs.last().is_none_or(|last| *last <= runs.len() as u64), "no run without a record: {runs:?}");
+    runs
+}
+
 /// A check of a TCP port on loopback.
 pub(crate) fn tcp_check(name: &str, port: u16, interval: Duration, count: u64) -> Check {
     let tcp = TcpProbe { host: "127.0.0.1".to_owned(), port: port.into(), ..TcpProbe::default() };

@@ -8,8 +8,9 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
+    sync::watch,
 };
 
 use super::monitor::PATIENCE;
@@ -53,18 +54,19 @@ pub(crate) async fn run(program: &str, arguments: &[&str]) -> Ended {
 pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    stderr: tokio::task::JoinHandle<String>,
+    stderr: watch::Receiver<String>,
 }
 
 impl Running {
     pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
         let mut child = command(program, arguments).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut errors = child.stderr.take().unwrap();
-        let stderr = tokio::spawn(async move {
-            let mut text = Vec::new();
-            let _ = errors.read_to_end(&mut text).await;
-            String::from_utf8_lossy(&text).into_owned()
+        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (said, stderr) = watch::channel(String::new());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = errors.next_line().await {
+                said.send_modify(|text| text.extend([line.as_str(), "\n"]));
+            }
         });
         Self { child, lines, stderr }
     }
@@ -90,6 +92,12 @@ impl Running {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
+    /// Waits until its stderr contains this.
+    pub(crate) async fn says(&mut self, what: &str) {
+        let said = tokio::time::timeout(PATIENCE, self.stderr.wait_for(|text| text.contains(what))).await.map(|said| said.is_ok());
+        assert_eq!(said, Ok(true), "{what:?}: not in {}", *self.stderr.borrow());
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.id()).unwrap()), signal).unwrap();
     }
@@ -102,13 +110,11 @@ impl Running {
             stdout.push('\n');
         }
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end within the patience of a test").unwrap();
-        Ended { code: status.code(), stdout, stderr: self.stderr.await.unwrap() }
+        // Closed, where all was read.
+        let closed = tokio::time::timeout(PATIENCE, self.stderr.wait_for(|_| false)).await.map(|said| said.is_err());
+        assert_eq!(closed, Ok(true), "its stderr is still open");
+        Ended { code: status.code(), stdout, stderr: self.stderr.borrow().clone() }
     }
-}
-
-/// A port on loopback that nobody listens on just now.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Writes a file into a folder, and returns its path as text.

@@ -1,4 +1,4 @@
-//! Real servers, from Debian's packages, each on a port of its own on loopback.
+//! Real servers, from Debian's packages, each at an address of its own on loopback.
 
 use std::{
     fs,
@@ -16,7 +16,8 @@ use super::{monitor::PATIENCE, privilege};
 pub(crate) struct Server {
     child: Child,
     folder: TempDir,
-    pub(crate) port: u16,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Server {
@@ -45,7 +46,7 @@ impl Server {
 
     /// nginx: 200 on `/`, 500 on `/broken`, a redirect to `/` on `/moved`; with TLS where `certificate` (chain and key, PEM) is given.
     pub(crate) fn nginx(certificate: Option<(&str, &str)>) -> Option<Self> {
-        let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
+        let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
         let path = folder.path().display();
         let tls = certificate.map(|(chain, key)| {
             fs::write(folder.path().join("chain.pem"), chain).unwrap();
@@ -61,7 +62,7 @@ impl Server {
                 client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/fastcgi;
                 uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
                 server {{
-                    listen 127.0.0.1:{port} {listen}; {tls}
+                    listen {address} {listen}; {tls}
                     location = / {{ default_type text/plain; return 200 'all is well'; }}
                     location = /broken {{ return 500; }}
                     location = /moved {{ return 302 /; }}
@@ -71,13 +72,13 @@ impl Server {
         );
         let file = write(folder.path(), "nginx.conf", &configuration);
         let error_log = format!("{path}/error.log");
-        Self::start("nginx", &["-e", &error_log, "-c", &file], folder, port, tcp_answers)
+        Self::start("nginx", &["-e", &error_log, "-c", &file], folder, address, tcp_answers)
     }
 
-    /// unbound: `web.lab.` is 192.0.2.80, `_.lab.` has no other names.
+    /// unbound: `web.lab.` is 192.0.2.80, `here.lab.` is where all servers of this process listen, and there are no other names in `lab.`.
     pub(crate) fn unbound() -> Option<Self> {
-        let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
-        let path = folder.path().display();
+        let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
+        let (path, host, port) = (folder.path().display(), address.ip(), address.port());
         let configuration = format!(
             "server:
                 directory: \"{path}\"
@@ -86,34 +87,34 @@ impl Server {
                 username: \"\"
                 use-syslog: no
                 do-daemonize: no
-                interface: 127.0.0.1@{port}
+                interface: {host}@{port}
                 access-control: 127.0.0.0/8 allow
                 num-threads: 1
                 module-config: \"iterator\"
                 local-zone: \"lab.\" static
                 local-data: \"lab. 60 IN SOA ns.lab. admin.lab. 2026112201 3600 600 86400 60\"
                 local-data: \"web.lab. 60 IN A 192.0.2.80\"
-                local-data: \"here.lab. 60 IN A 127.0.0.1\"
+                local-data: \"here.lab. 60 IN A {host}\"
             remote-control:
                 control-enable: no
             "
         );
         let file = write(folder.path(), "unbound.conf", &configuration);
-        Self::start("unbound", &["-d", "-c", &file], folder, port, tcp_answers)
+        Self::start("unbound", &["-d", "-c", &file], folder, address, tcp_answers)
     }
 
-    /// chronyd, which leaves this machine's clock alone: in step with itself at stratum 3, or not synchronized at all.
+    /// chronyd, which leaves this machine's clock alone (so anybody may run it): in step with itself at stratum 3, or not synchronized at all.
     pub(crate) fn chronyd(synchronized: bool) -> Option<Self> {
-        let (folder, port) = (tempfile::tempdir().unwrap(), super::process::free_port());
-        let path = folder.path().display();
+        let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
+        let (path, host, port) = (folder.path().display(), address.ip(), address.port());
         let local = if synchronized { "local stratum 3" } else { "" };
         let configuration =
-            format!("port {port}\nbindaddress 127.0.0.1\nallow 127.0.0.0/8\ncmdport 0\npidfile {path}/pid\nbindcmdaddress /\n{local}\n");
+            format!("port {port}\nbindaddress {host}\nallow 127.0.0.0/8\ncmdport 0\npidfile {path}/pid\nbindcmdaddress /\n{local}\n");
         let file = write(folder.path(), "chrony.conf", &configuration);
-        Self::start("chronyd", &["-x", "-d", "-u", "root", "-f", &file], folder, port, ntp_answers)
+        Self::start("chronyd", &["-x", "-d", "-U", "-u", "root", "-f", &file], folder, address, ntp_answers)
     }
 
-    fn start(program: &str, arguments: &[&str], folder: TempDir, port: u16, answers: fn(SocketAddr) -> bool) -> Option<Self> {
+    fn start(program: &str, arguments: &[&str], folder: TempDir, address: SocketAddr, answers: fn(SocketAddr) -> bool) -> Option<Self> {
         let path = ["/usr/sbin", "/usr/bin"].map(|place| Path::new(place).join(program)).into_iter().find(|path| path.exists());
         let Some(path) = path else {
             privilege::skipped(&format!("{program} from Debian's packages"));
@@ -121,8 +122,8 @@ impl Server {
         };
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new(path).args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let mut server = Self { child, folder, port };
-        let (address, deadline) = (SocketAddr::from(([127, 0, 0, 1], port)), now() + PATIENCE);
+        let mut server = Self { child, folder, address };
+        let deadline = now() + PATIENCE;
         while !answers(address) {
             if let Some(status) = server.child.try_wait().unwrap() {
                 panic!("{program} ended with {status}: {}", fs::read_to_string(server.file("log")).unwrap());
