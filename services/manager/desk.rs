@@ -4,6 +4,7 @@
 //! figures and the alerts read from here. What it knows is in `book`, which is pure; here are the clock, the store's thread and the telling.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -189,17 +190,19 @@ impl Desk {
         }
 
         let (monotonic, wall) = (clock::monotonic(), clock::wall());
-        let mut alerts = Vec::new();
-        {
+        let alerts = {
             let mut book = inner.book();
+            let mut touched = BTreeSet::new();
             for result in &appended.new {
                 inner.counts.taken(result);
-                match book.enter(result, monotonic, wall) {
-                    Some(alert) => alerts.extend(alert),
-                    None => inner.counts.unexpected.add(1),
+                if book.enter(result, monotonic, wall) {
+                    touched.insert(result.check_name.as_str());
+                } else {
+                    inner.counts.unexpected.add(1);
                 }
             }
-        }
+            book.review_of(&touched, monotonic)
+        };
         inner.tell(&alerts);
         for result in &appended.new {
             // An error says that nobody listens.

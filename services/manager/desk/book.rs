@@ -78,22 +78,27 @@ impl Book {
         self.drop_strangers();
     }
 
-    /// Enters a result that has just been stored. None: it is of a check, revision or monitor that is not expected.
-    pub(super) fn enter(&mut self, result: &Arc<ProbeResult>, now: Instant, wall: SystemTime) -> Option<Option<Alert>> {
-        let record = self.checks.get_mut(&result.check_name)?;
+    /// Enters a result that has just been stored. False: it is of a check, revision or monitor that is not expected.
+    pub(super) fn enter(&mut self, result: &Arc<ProbeResult>, now: Instant, wall: SystemTime) -> bool {
+        let Some(record) = self.checks.get_mut(&result.check_name) else { return false };
         if !record.revision.is_empty() && record.revision != result.revision {
-            return None;
+            return false;
         }
         if !record.lines.contains_key(&result.monitor) {
             let known = names(&record.monitors, &self.links);
             if record.lines.len() >= LINES_PER_CHECK || known.is_some_and(|known| !known.contains(result.monitor.as_str())) {
-                return None;
+                return false;
             }
         }
         let patience = record.patience;
         let line = record.lines.entry(result.monitor.clone()).or_insert_with(|| Line::new(Arc::clone(result), now));
         line.enter(result, now, wall, patience, record.check.count, self.settings);
-        Some(record.review(&self.links, now))
+        true
+    }
+
+    /// Judges these checks, once what came together is entered: a backlog tells how it is now, not how it was in between.
+    pub(super) fn review_of(&mut self, checks: &BTreeSet<&str>, now: Instant) -> Vec<Alert> {
+        checks.iter().filter_map(|name| self.checks.get_mut(*name)?.review(&self.links, now)).collect()
     }
 
     pub(super) fn note_link(&mut self, monitor: &str, state: LinkState, now: Instant) -> Option<Alert> {

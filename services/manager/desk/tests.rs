@@ -1,6 +1,7 @@
 //! The desk, with time in hand: tokio's clock stands still unless it is moved.
 
 use std::{
+    collections::BTreeSet,
     future::{Future as _, poll_fn},
     pin::pin,
     sync::Arc,
@@ -53,7 +54,13 @@ impl Scene {
         self.sequence += 1;
         let mut result = result("c", self.sequence, outcome);
         change(&mut result);
-        self.book.enter(&Arc::new(result), self.now, clock::wall())
+        self.together(&[result])
+    }
+
+    /// Results that come in one batch: what is told of them in the end; None if one was not expected.
+    fn together(&mut self, results: &[ProbeResult]) -> Option<Option<Alert>> {
+        let all = results.iter().all(|result| self.book.enter(&Arc::new(result.clone()), self.now, clock::wall()));
+        all.then(|| self.book.review_of(&BTreeSet::from(["c"]), self.now).pop())
     }
 
     fn link(&mut self, monitor: &str, connected: bool) -> Option<Alert> {
@@ -71,6 +78,20 @@ fn became(alert: Option<Alert>) -> (Option<State>, State) {
         Some(Alert::Check(CheckAlert { from, to, .. })) => (from, to),
         other => panic!("no alert about a check: {other:?}"),
     }
+}
+
+#[test]
+fn a_backlog_tells_how_it_is_now_and_not_how_it_was_in_between() {
+    let mut desk = Scene::new();
+    desk.comes("a", Outcome::Passed);
+    desk.comes("a", Outcome::Passed);
+    let mut run = 10;
+    let backlog = [Outcome::Failed, Outcome::Failed, Outcome::Failed, Outcome::Passed, Outcome::Passed].map(|outcome| {
+        run += 1;
+        ProbeResult { monitor: "a".into(), ..result("c", run, outcome) }
+    });
+    assert_eq!(desk.together(&backlog).expect("they are expected").map(|_| ()), None);
+    assert_eq!(desk.state(), State::Up);
 }
 
 #[test]
