@@ -107,10 +107,10 @@ async fn two_managers_share_a_monitor_and_one_that_was_cut_off_gets_each_result_
     let unacknowledged = |row: &Value| row["unacknowledged_count"].as_str().unwrap().parse::<u64>().unwrap();
     eventually("results pile up", || async { ask("queues", &direct).await.get("far").is_some_and(|far| unacknowledged(far) >= 10) }).await;
     relay.mend();
-    while lines.len() < 40 {
+    while lines.len() < 30 {
         lines.push(far.json().await);
     }
-    assert!(assert_each_run_once(&lines, true) >= 40);
+    assert!(assert_each_run_once(&lines, true) >= 30);
     let sequences: BTreeSet<_> = lines.iter().map(|line| line["sequence"].as_str().unwrap().to_owned()).collect();
     assert_eq!(sequences.len(), lines.len());
     // The other never noticed.

@@ -2,8 +2,12 @@
 
 use std::{
     fs::File,
+    path::Path,
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -20,6 +24,8 @@ impl Row {
     /// Builds one of `nodes`. None, loudly, without the privilege; a panic where it is required.
     pub(crate) fn of(nodes: usize) -> Option<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = |node| format!("vantage-{}-{number}-{node}", std::process::id());
         // Made before the first command, so that a row that fails half-way is removed, too.
@@ -99,6 +105,17 @@ impl Row {
     /// The name of a node's namespace.
     pub(crate) fn name(&self, node: usize) -> &str {
         &self.names[node]
+    }
+}
+
+/// Removes what test programs that were killed have left: another with the same process id would find its names taken.
+fn sweep() {
+    let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names {
+        let process = name.strip_prefix("vantage-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| process == std::process::id() || !Path::new(&format!("/proc/{process}")).exists()) {
+            ip(&["netns", "del", &name]);
+        }
     }
 }
 
