@@ -205,7 +205,7 @@ impl Record {
             .filter_map(confirmed)
             .fold((0, 0), |(failing, all), say| (failing + usize::from(say == Say::Failed), all + 1));
         // Who fails tells best why; where nobody can tell, whoever spoke last.
-        let failing_line = self.lines.values().find(|line| confirmed(line) == Some(Say::Failed)).and_then(Line::determined);
+        let failing_line = self.lines.values().find(|line| confirmed(line) == Some(Say::Failed)).and_then(Line::failed);
         let newest = self.lines.values().max_by_key(|line| line.arrived()).map(Line::last);
         let witness = failing_line.or(newest);
         Some(Alert::Check(CheckAlert {

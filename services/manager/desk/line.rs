@@ -21,6 +21,8 @@ pub(super) struct Line {
     last: Arc<ProbeResult>,
     arrived: Instant,
     determined: Option<Determined>,
+    /// The newest result of these that failed: why it is down, also while a first pass is not yet confirmed.
+    failed: Option<Arc<ProbeResult>>,
     confirmed: Confirmed,
     totals: BTreeMap<(String, String), u64>,
     /// The check's count of runs is used up: what was said last stays said.
@@ -30,7 +32,6 @@ pub(super) struct Line {
 /// The newest result that said something about the target, and was of its time.
 #[derive(Debug)]
 struct Determined {
-    result: Arc<ProbeResult>,
     say: Say,
     arrived: Instant,
 }
@@ -38,7 +39,15 @@ struct Determined {
 impl Line {
     /// A line that begins with a result, which is still to be entered.
     pub(super) fn new(first: Arc<ProbeResult>, now: Instant) -> Self {
-        Self { last: first, arrived: now, determined: None, confirmed: Confirmed::default(), totals: BTreeMap::new(), done: false }
+        Self {
+            last: first,
+            arrived: now,
+            determined: None,
+            failed: None,
+            confirmed: Confirmed::default(),
+            totals: BTreeMap::new(),
+            done: false,
+        }
     }
 
     pub(super) fn enter(
@@ -61,7 +70,10 @@ impl Line {
                 self.confirmed = Confirmed::default();
             }
             self.confirmed.enter(say, settings);
-            self.determined = Some(Determined { result: Arc::clone(result), say, arrived: now });
+            if say == Say::Failed {
+                self.failed = Some(Arc::clone(result));
+            }
+            self.determined = Some(Determined { say, arrived: now });
         }
         self.done = count > 0 && result.run.saturating_add(result.run_count.max(1)) >= count;
     }
@@ -76,8 +88,9 @@ impl Line {
         self.confirmed.say()
     }
 
-    pub(super) fn determined(&self) -> Option<&Arc<ProbeResult>> {
-        self.determined.as_ref().map(|determined| &determined.result)
+    /// The newest result that failed.
+    pub(super) fn failed(&self) -> Option<&Arc<ProbeResult>> {
+        self.failed.as_ref()
     }
 
     pub(super) fn last(&self) -> &Arc<ProbeResult> {
@@ -90,7 +103,7 @@ impl Line {
 
     /// The line of a check that was changed: what was counted goes on, what was said is void.
     pub(super) fn renewed(self) -> Self {
-        Self { determined: None, confirmed: Confirmed::default(), done: false, ..self }
+        Self { determined: None, failed: None, confirmed: Confirmed::default(), done: false, ..self }
     }
 
     pub(super) fn view(&self, monitor: &str, now: Instant, patience: Duration) -> LineView {

@@ -95,6 +95,20 @@ fn a_backlog_tells_how_it_is_now_and_not_how_it_was_in_between() {
 }
 
 #[test]
+fn on_the_way_up_the_reason_is_still_that_of_the_failure() {
+    let mut scene = Scene::new();
+    for monitor in ["a", "b", "a", "b"] {
+        let refused = |result: &mut ProbeResult| (result.monitor, result.reason) = (monitor.into(), Reason::Refused.into());
+        scene.brings(refused, Outcome::Failed);
+    }
+    scene.comes("a", Outcome::Passed);
+    scene.comes("b", Outcome::Passed);
+    let Some(Alert::Check(alert)) = scene.comes("b", Outcome::Passed) else { panic!("it is degraded now, and that is told") };
+    assert_eq!((alert.to, alert.monitor.as_str()), (State::Degraded, "a"));
+    assert_eq!(alert.reason, "refused");
+}
+
+#[test]
 fn the_page_shows_a_failure_at_once_and_people_are_told_when_it_is_confirmed() {
     let mut scene = Scene::new();
     assert_eq!(scene.comes("a", Outcome::Passed), None);
