@@ -111,7 +111,7 @@ impl Server {
         let configuration =
             format!("port {port}\nbindaddress {host}\nallow 127.0.0.0/8\ncmdport 0\npidfile {path}/pid\nbindcmdaddress /\n{local}\n");
         let file = write(folder.path(), "chrony.conf", &configuration);
-        Self::start("chronyd", &["-x", "-d", "-U", "-u", "root", "-f", &file], folder, address, ntp_answers)
+        Self::start("chronyd", &["-4", "-x", "-d", "-U", "-u", "root", "-f", &file], folder, address, ntp_answers)
     }
 
     fn start(program: &str, arguments: &[&str], folder: TempDir, address: SocketAddr, answers: fn(SocketAddr) -> bool) -> Option<Self> {
