@@ -205,6 +205,12 @@ async fn bad_input_is_refused_with_78_and_nothing_is_started() {
         ("bad duration", r#"[{"name":"a","interval":"10 bananas","ping":{"host":"x"}}]"#.to_owned(), "10 bananas"),
         ("unknown kind", r#"[{"name":"a","pong":{"host":"x"}}]"#.to_owned(), "pong"),
         ("out of range", r#"[{"name":"a","ping":{"host":"x","count":5000}}]"#.to_owned(), "1 to 1000"),
+        (
+            "beside a secret",
+            r#"[{"name":"a","http":{"url":"http://x/","headers":{"Authorization":"Bearer s3cr3t"},"bogus":1}}]"#.to_owned(),
+            "bogus",
+        ),
+        ("a secret itself", r#"[{"name":"a","http":{"url":"ftp://bob:s3cr3t@x/"}}]"#.to_owned(), "ftp"),
         ("empty file", String::new(), "empty"),
     ] {
         assert_refused(what, &write(folder.path(), "checks.json", &text), said).await;
@@ -222,6 +228,7 @@ async fn assert_refused(what: &str, file: &str, said: &str) {
         let ended = run(MANAGER, &arguments).await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(78), ""), "{what}: {ended:?}");
         assert!(ended.stderr.contains(said) && ended.stderr.contains(file), "{what}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("s3cr3t"), "{what}: a secret in a log: {}", ended.stderr);
     }
 }
 

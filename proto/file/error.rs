@@ -64,26 +64,25 @@ impl FileError {
         self.omitted
     }
 
-    /// One line for each problem, `FILE:LINE:COLUMN: sentence`, without the text of the file around it.
+    /// One line for each problem, `FILE:LINE:COLUMN: sentence`, without the text of the file around it, which may hold secrets; at the end,
+    /// how many more there are.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.problems.iter().map(|problem| match problem.position {
+        let told = self.problems.iter().map(|problem| match problem.position {
             Some(Position { line, column }) => format!("{}:{line}:{column}: {}", self.name, problem.sentence),
             None => format!("{}: {}", self.name, problem.sentence),
-        })
+        });
+        told.chain((self.omitted > 0).then(|| format!("{}: and {} more", self.name, self.omitted)))
     }
 }
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (line, problem)) in self.lines().zip(&self.problems).enumerate() {
+        for (index, line) in self.lines().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             f.write_str(&line)?;
-            f.write_str(&problem.snippet)?;
-        }
-        if self.omitted > 0 {
-            write!(f, "\n{}: and {} more", self.name, self.omitted)?;
+            f.write_str(self.problems.get(index).map_or("", |problem| &problem.snippet))?;
         }
         Ok(())
     }

@@ -1,6 +1,13 @@
 //! From a file of checks and the command line to what is run where, or to all that is wrong with them.
 
-use std::{collections::BTreeMap, fmt, fs, io::Write, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, IsTerminal as _, Write},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 use ring::{
     digest::{SHA256, digest},
@@ -77,7 +84,9 @@ impl fmt::Display for Wrong {
 
 impl From<Wrong> for Fatal {
     fn from(wrong: Wrong) -> Self {
-        Self::new(Exit::Config, wrong.to_string())
+        // The text around a problem is for the eyes of whoever sits before the file; what is not a terminal is a log, and no place for secrets.
+        let message = if io::stderr().is_terminal() { wrong.to_string() } else { wrong.lines().join("\n") };
+        Self::new(Exit::Config, message)
     }
 }
 
@@ -161,9 +170,7 @@ pub fn tell(command: &Command, judge: &Judge, to: &mut dyn Write) -> Result<Exit
         Command::Plan { file } => layout(&Setup::load(file, &Additions::default(), judge)?),
     };
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Fatal::new(Exit::OsError, format!("write the output: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Fatal::new(Exit::OsError, format!("write the output: {error}"))),
         _ => Ok(Exit::Ok),
     }
 }
