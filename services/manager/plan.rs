@@ -84,7 +84,7 @@ pub fn interval_seconds(check: &Check) -> f64 {
 /// The order that runs a check: without the fields that say where, so that placing it elsewhere too changes nothing for those who have it.
 pub fn order(check: &Check) -> Start {
     let check = Check { monitors: Vec::new(), monitor_labels: BTreeMap::new(), ..check.clone() };
-    Start { revision: revision(&check), check: Some(check), anchor: None }
+    Start { revision: revision(&check), check: Some(check), ..Start::default() }
 }
 
 /// Tells versions of a check apart: 16 hex digits of SHA-256 over its bytes. Maps are sorted, so equal checks have equal bytes.

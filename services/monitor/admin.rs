@@ -61,6 +61,9 @@ impl AdminService for Admin {
             in_flight_count: u32::try_from(shared.admission.in_flight()).unwrap_or(u32::MAX),
             in_flight_limit: u32::try_from(shared.admission.limit()).unwrap_or(u32::MAX),
             draining: shared.drain.is_cancelled(),
+            waiting_count: u32::try_from(shared.admission.waiting()).unwrap_or(u32::MAX),
+            waiting_limit: u32::try_from(shared.settings.limits.max_waiting).unwrap_or(u32::MAX),
+            ..GetMonitorResponse::default()
         }))
     }
 

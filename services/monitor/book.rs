@@ -223,7 +223,7 @@ mod tests {
 
     fn start(name: &str, revision: &str, count: u64, now: Now) -> Start {
         let check = Check { name: name.into(), interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }), count, ..Check::default() };
-        Start { check: Some(check), revision: revision.into(), anchor: Some(Timestamp::from(now.wall)) }
+        Start { check: Some(check), revision: revision.into(), anchor: Some(Timestamp::from(now.wall)), ..Start::default() }
     }
 
     fn runs(dues: &[Due]) -> Vec<(u64, u64, Option<Reason>)> {

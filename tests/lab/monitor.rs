@@ -102,7 +102,7 @@ impl Link {
     }
 
     pub(crate) async fn start(&self, check: Check) {
-        self.order(Order::Start(Start { check: Some(check), revision: "1".to_owned(), anchor: None })).await;
+        self.order(Order::Start(Start { check: Some(check), revision: "1".to_owned(), ..Start::default() })).await;
     }
 
     pub(crate) async fn commit(&self) {

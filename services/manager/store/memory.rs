@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use prost::Message as _;
 use vantage_contract::v1::{ProbeResult, StoredSession};
 
 use super::{
-    Appended, Query, Store, StoreError, Usage,
-    sessions::{Sessions, Standing},
+    Appended, Order, Query, Standing, Store, StoreError, Usage,
+    sessions::{self, Sessions},
 };
 
 /// What a memory store may take up.
@@ -69,13 +70,13 @@ impl Store for MemoryStore {
         let mut appended = Appended::default();
         for result in batch {
             match shelves.sessions.enter(&result) {
-                Standing::New => {}
-                Standing::NewAfter(gap) => appended.gaps.push(gap),
-                Standing::Duplicate => {
+                sessions::Standing::New => {}
+                sessions::Standing::NewAfter(gap) => appended.gaps.push(gap),
+                sessions::Standing::Duplicate => {
                     appended.duplicate_count += 1;
                     continue;
                 }
-                Standing::Misnumbered => {
+                sessions::Standing::Misnumbered => {
                     appended.misnumbered_count += 1;
                     continue;
                 }
@@ -89,6 +90,14 @@ impl Store for MemoryStore {
 
     fn stored_sessions(&self, monitor: &str) -> Result<Vec<StoredSession>, StoreError> {
         Ok(self.lock().sessions.of(monitor))
+    }
+
+    fn restate(&self, _: &str, orders: &[Order], _: &[StoredSession], _: SystemTime) -> Result<Vec<Standing>, StoreError> {
+        Ok(vec![Standing::default(); orders.len()])
+    }
+
+    fn change(&self, _: &str, starts: &[Order], _: &[String], _: SystemTime) -> Result<Vec<Standing>, StoreError> {
+        Ok(vec![Standing::default(); starts.len()])
     }
 
     fn recent(&self, query: &Query) -> Result<Vec<Arc<ProbeResult>>, StoreError> {

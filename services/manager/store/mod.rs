@@ -2,9 +2,13 @@
 //!
 //! [`Store`] is what the desk asks of any store; [`memory`] is the one that forgets with the process.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use vantage_contract::v1::{ProbeResult, StoredSession};
+use vantage_contract::v1::{ProbeResult, Start, StoredSession};
 
 pub mod memory;
 mod sessions;
@@ -17,14 +21,45 @@ pub trait Store: Debug + Send + Sync {
     /// already are left out and counted.
     fn append(&self, batch: Vec<ProbeResult>) -> Result<Appended, StoreError>;
 
-    /// How far the sessions of a monitor are stored, by the name the monitor gives itself.
+    /// How far the sessions of a monitor are stored, by the name the monitor gives itself; the ones used last, at most a hundred.
     fn stored_sessions(&self, monitor: &str) -> Result<Vec<StoredSession>, StoreError>;
 
-    /// The newest results that `query` selects, newest first.
+    /// Says that exactly these orders are about to stand on a monitor (by the name it gives itself), because a stream to it was opened and
+    /// they are going to be restated. Orders of this manager that stood there in another revision, or are not among these, end here. `closed`
+    /// are the sessions that the monitor says are still to come, with their last sequences. Returns how each order stands, in their order.
+    ///
+    /// What is written here is what the account of runs is computed from: it is durable before it returns.
+    fn restate(&self, monitor: &str, orders: &[Order], closed: &[StoredSession], now: SystemTime) -> Result<Vec<Standing>, StoreError>;
+
+    /// Says that these orders are about to be placed on a monitor, and those of the names in `stops` to be stopped, while its stream is open;
+    /// all others stay. Returns how each of `starts` stands, in their order.
+    fn change(&self, monitor: &str, starts: &[Order], stops: &[String], now: SystemTime) -> Result<Vec<Standing>, StoreError>;
+
+    /// The newest results that `query` selects, newest first: by when they were due, and those due together by arrival.
     fn recent(&self, query: &Query) -> Result<Vec<Arc<ProbeResult>>, StoreError>;
 
     /// How full it is. Answers at once, from memory.
     fn usage(&self) -> Usage;
+}
+
+/// An order, as the store has to know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// What is said to the monitor, without anchor.
+    pub start: Start,
+    /// How long one of its runs may take: until then it may be without a record.
+    pub timeout: Duration,
+}
+
+/// How an order stands on a monitor. One that is stopped, or comes in another revision, begins a new life, of which nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// When its run 0 was due, as its records tell. None: there is no record yet.
+    pub anchor: Option<SystemTime>,
+    /// The first run after the last one that has a record. None: there is no record yet.
+    pub next_run: Option<u64>,
+    /// How many of its runs have a record.
+    pub accounted_count: u64,
 }
 
 /// What became of a batch.

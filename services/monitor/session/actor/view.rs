@@ -38,6 +38,7 @@ impl Actor {
                 journal_bytes: usage.bytes,
                 journal_limit_bytes: self.shared.settings.journal.bytes,
                 skipped: self.tally.skipped().into_iter().map(|(reason, count)| SkippedCount { reason: reason.into(), count }).collect(),
+                ..Queue::default()
             },
             tally: self.tally.clone(),
         }

@@ -1,0 +1,311 @@
+//! Databases that a process owns: opened, checked, set aside where they are damaged, and brought to the present schema.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use jiff::{Timestamp, Unit};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+/// How long one connection waits for another that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Files up to this size are read through when they are opened. Larger ones would hold up the start for long; what is damaged
+/// in them shows when it is read.
+const CHECK_BYTES: u64 = 256 << 20;
+
+/// What a database is for, and how it came to be as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Schema {
+    /// Tells our files from others: SQLite's `application_id`.
+    pub application_id: i32,
+    /// What makes version n + 1 out of version n, beginning with an empty file. Only ever added to.
+    pub migrations: &'static [&'static str],
+}
+
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// The disk: what is committed survives a power loss. Costs a flush, some milliseconds, for each commit.
+    #[default]
+    Full,
+    /// The operating system: what is committed survives the end of the process, however it ends. A power loss, or a crash of the system, takes
+    /// the last commits back, as far as to the last checkpoint.
+    Normal,
+}
+
+impl Sync {
+    /// What the setting is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Normal => "normal",
+        }
+    }
+}
+
+/// Why there is no database.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file can't be opened or written.
+    #[error("open {}: {cause}", .path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// It belongs to something else, or to a version of Vantage yet to come.
+    #[error("{} {what}", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+}
+
+/// A database, opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection; the one that writes.
+    pub connection: Connection,
+    /// Where a damaged file was moved, if one was found; then this one began empty.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// Opens the database in `file`, or makes it; none: one in memory. A file that is damaged is moved aside, under a name with the time `now`,
+/// and a new one is begun.
+pub fn open(file: Option<&Path>, schema: Schema, sync: Sync, now: SystemTime) -> Result<Opened, OpenError> {
+    let Some(file) = file else {
+        let memory = Connection::open_in_memory().and_then(|connection| prepare(connection, sync));
+        let refused = |error: rusqlite::Error| OpenError::Refused { path: ":memory:".into(), cause: error.to_string() };
+        let mut connection = memory.map_err(refused)?;
+        migrate(&mut connection, schema).map_err(|wrong| wrong.at(Path::new(":memory:")))?;
+        return Ok(Opened { connection, set_aside: None });
+    };
+    match attempt(file, schema, sync) {
+        Ok(connection) => Ok(Opened { connection, set_aside: None }),
+        Err(Wrong::Sql(error)) if is_damage(&error) => {
+            let aside = set_aside(file, now).map_err(|error| OpenError::Refused { path: file.into(), cause: error.to_string() })?;
+            let connection = attempt(file, schema, sync).map_err(|wrong| wrong.at(file))?;
+            Ok(Opened { connection, set_aside: Some(aside) })
+        }
+        Err(wrong) => Err(wrong.at(file)),
+    }
+}
+
+/// Opens a database to read it, while its owner may write: another process, or another connection of this one.
+pub fn open_to_read(file: &Path, schema: Schema) -> Result<Connection, OpenError> {
+    let open = || {
+        // A reader needs the shared memory of the write-ahead log too, so it is not opened read-only; it is forbidden to write instead.
+        let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "query_only", true)?;
+        let version = version(&connection, schema)?;
+        if version == schema.migrations.len() { Ok(connection) } else { Err(Wrong::Version(version)) }
+    };
+    open().map_err(|wrong: Wrong| wrong.at(file))
+}
+
+/// Whether an error says that the file is not as SQLite wrote it.
+pub fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether an error says that there is no room on the disk.
+pub fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+enum Wrong {
+    Sql(rusqlite::Error),
+    Application(i32),
+    Version(usize),
+}
+
+impl From<rusqlite::Error> for Wrong {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl Wrong {
+    fn at(self, path: &Path) -> OpenError {
+        let path = path.to_owned();
+        match self {
+            Self::Sql(error) => OpenError::Refused { path, cause: error.to_string() },
+            Self::Application(id) => OpenError::Foreign { path, what: format!("is a database of something else (application id {id})") },
+            Self::Version(version) => OpenError::Foreign { path, what: format!("is of another version of Vantage (schema {version})") },
+        }
+    }
+}
+
+fn attempt(file: &Path, schema: Schema, sync: Sync) -> Result<Connection, Wrong> {
+    let mut connection = prepare(Connection::open(file)?, sync)?;
+    let large = fs::metadata(file).is_ok_and(|file| file.len() > CHECK_BYTES);
+    if !large {
+        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(Wrong::Sql(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(verdict),
+            )));
+        }
+    }
+    migrate(&mut connection, schema)?;
+    Ok(connection)
+}
+
+fn prepare(connection: Connection, sync: Sync) -> Result<Connection, rusqlite::Error> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Of the first statement of an empty file this one, as it can't be changed later: pages that are free can be given back.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", if sync == Sync::Full { "FULL" } else { "NORMAL" })?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// The version of the schema: how many migrations were made.
+fn version(connection: &Connection, schema: Schema) -> Result<usize, Wrong> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    if id != schema.application_id && (id, version) != (0, 0) {
+        return Err(Wrong::Application(id));
+    }
+    Ok(version)
+}
+
+fn migrate(connection: &mut Connection, schema: Schema) -> Result<(), Wrong> {
+    let from = version(connection, schema)?;
+    if from > schema.migrations.len() {
+        return Err(Wrong::Version(from));
+    }
+    for (number, migration) in schema.migrations.iter().enumerate().skip(from) {
+        let change = connection.transaction()?;
+        change.execute_batch(migration)?;
+        change.pragma_update(None, "application_id", schema.application_id)?;
+        change.pragma_update(None, "user_version", i64::try_from(number + 1).unwrap_or(i64::MAX))?;
+        change.commit()?;
+    }
+    Ok(())
+}
+
+/// Moves a damaged database out of the way, with what belongs to it.
+fn set_aside(file: &Path, now: SystemTime) -> io::Result<PathBuf> {
+    let time = Timestamp::try_from(now).unwrap_or_default();
+    let time = time.round(Unit::Second).unwrap_or(time).to_string().replace(':', "");
+    let beside = |suffix: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let mut aside = beside(&format!(".damaged-{time}"));
+    for number in 2.. {
+        if !aside.exists() {
+            break;
+        }
+        aside = beside(&format!(".damaged-{time}-{number}"));
+    }
+    fs::rename(file, &aside)?;
+    for part in ["-wal", "-shm"] {
+        let mut to = aside.clone().into_os_string();
+        to.push(part);
+        match fs::rename(beside(part), to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Schema = Schema { application_id: 77, migrations: &["CREATE TABLE a (x INTEGER)"] };
+    const SECOND: Schema = Schema { migrations: &["CREATE TABLE a (x INTEGER)", "ALTER TABLE a ADD COLUMN y INTEGER DEFAULT 5"], ..FIRST };
+
+    fn open_at(file: &Path, schema: Schema) -> Result<Opened, OpenError> {
+        open(Some(file), schema, Sync::Full, SystemTime::UNIX_EPOCH)
+    }
+
+    /// A database with rows enough to fill some pages.
+    fn filled(file: &Path) {
+        let opened = open_at(file, FIRST).unwrap();
+        opened
+            .connection
+            .execute_batch("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) INSERT INTO a SELECT x FROM n")
+            .unwrap();
+    }
+
+    #[test]
+    fn what_was_written_is_there_again_and_older_files_are_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.db");
+        filled(&file);
+        let opened = open_at(&file, SECOND).unwrap();
+        let sum: i64 = opened.connection.query_row("SELECT sum(y) FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!((sum, opened.set_aside), (25_000, None));
+        drop(opened.connection);
+        let newer = open_at(&file, FIRST).unwrap_err().to_string();
+        assert!(newer.contains("another version"), "{newer}");
+        assert!(open_to_read(&file, FIRST).is_err());
+        let reader = open_to_read(&file, SECOND).unwrap();
+        assert!(reader.execute("DELETE FROM a", []).is_err());
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.db");
+        filled(&file);
+        let other = open_at(&file, Schema { application_id: 78, ..FIRST }).unwrap_err().to_string();
+        assert!(other.contains("something else"), "{other}");
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.db");
+        for damage in [
+            (|bytes: &mut Vec<u8>| bytes[..64].fill(0x55)) as fn(&mut Vec<u8>),
+            |bytes| bytes.truncate(bytes.len() / 2),
+            |bytes| bytes[8192..12288].fill(0xff),
+        ] {
+            filled(&file);
+            let mut bytes = fs::read(&file).unwrap();
+            damage(&mut bytes);
+            fs::write(&file, bytes).unwrap();
+            let opened = open_at(&file, FIRST).unwrap();
+            let aside = opened.set_aside.unwrap();
+            assert!(aside.exists() && aside.to_str().unwrap().contains("damaged-1970-01-01T000000Z"), "{aside:?}");
+            let rows: i64 = opened.connection.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
+            assert_eq!(rows, 0);
+            drop(opened.connection);
+            fs::remove_file(&file).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_half_written_log_costs_only_what_was_not_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, copy) = (folder.path().join("x.db"), folder.path().join("copy.db"));
+        let opened = open_at(&file, FIRST).unwrap();
+        for row in 0..10 {
+            opened.connection.execute("INSERT INTO a VALUES (?1)", [row]).unwrap();
+        }
+        // As a power loss leaves it: the log ends in the middle of the last commit.
+        fs::copy(&file, &copy).unwrap();
+        let mut log = fs::read(folder.path().join("x.db-wal")).unwrap();
+        log.truncate(log.len() - 100);
+        fs::write(folder.path().join("copy.db-wal"), log).unwrap();
+        let found = open_at(&copy, FIRST).unwrap();
+        let rows: i64 = found.connection.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!((rows, found.set_aside), (9, None));
+    }
+}
