@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use vantage_daemon::exit::Fatal;
+use vantage_daemon::{data::Data, exit::Fatal};
 use vantage_manager::config::EMBEDDED;
 use vantage_monitor::Settings;
 
@@ -13,6 +13,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// Serves gRPC until `drain`, health and figures being the manager's; and then until what is in flight is delivered.
 pub(crate) async fn serve(listener: TcpListener, drain: CancellationToken) -> Result<(), Fatal> {
-    let settings = Settings { name: EMBEDDED.into(), http_listen: None, drain_timeout: DRAIN_TIMEOUT, ..Settings::default() };
+    let settings =
+        Settings { name: EMBEDDED.into(), http_listen: None, drain_timeout: DRAIN_TIMEOUT, data: Data::Memory, ..Settings::default() };
     vantage_monitor::serve(settings, listener, drain).await
 }

@@ -8,14 +8,15 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use vantage_contract::v1::{
-    Capability, GetMonitorRequest, GetMonitorResponse, ListClientsRequest, ListClientsResponse, ListQueuesRequest, ListQueuesResponse,
-    WatchResultsRequest, WatchResultsResponse, admin_service_server::AdminService,
+    Capability, GetMonitorRequest, GetMonitorResponse, JournalStatus, ListClientsRequest, ListClientsResponse, ListQueuesRequest,
+    ListQueuesResponse, WatchResultsRequest, WatchResultsResponse, admin_service_server::AdminService,
 };
 
 use crate::{
     doctor,
+    journal::Condition,
     registry::Registry,
-    session::{self, Watched},
+    session::{self, Shared, Watched},
 };
 
 const DEFAULT_PAGE: i32 = 100;
@@ -63,6 +64,7 @@ impl AdminService for Admin {
             draining: shared.drain.is_cancelled(),
             waiting_count: u32::try_from(shared.admission.waiting()).unwrap_or(u32::MAX),
             waiting_limit: u32::try_from(shared.settings.limits.max_waiting).unwrap_or(u32::MAX),
+            journal: Some(journal_status(shared)),
             ..GetMonitorResponse::default()
         }))
     }
@@ -73,6 +75,11 @@ impl AdminService for Admin {
             Watcher { wanted: request.into_inner(), results: shared.watchers.subscribe(), drain: shared.drain.clone(), missed: 0 };
         Ok(Response::new(Box::pin(watcher.into_stream())))
     }
+}
+
+fn journal_status(shared: &Shared) -> JournalStatus {
+    let Condition { folder, file_bytes, error, set_aside, .. } = shared.keeper.condition();
+    JournalStatus { folder, sync: shared.settings.journal.sync.name().to_owned(), file_bytes, error, set_aside }
 }
 
 struct Watcher {

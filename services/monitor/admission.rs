@@ -87,8 +87,8 @@ mod tests {
     fn ticket(patience: Duration) -> Ticket {
         let now = Now::read();
         Ticket {
-            order: None,
-            facts: Arc::new(Facts::new(&Check::default(), "", "", "")),
+            order: 1,
+            facts: Arc::new(Facts::new(&Check::default(), "", "")),
             run: 0,
             due: now.monotonic,
             due_wall: now.wall,

@@ -10,22 +10,32 @@ use tokio::time::Instant;
 use vantage_contract::v1::{Reason, Start};
 
 use crate::{
+    journal::OrderId,
     order::{Facts, Order},
     schedule::Now,
 };
 
-/// Names an order within its session: a replaced one has another id.
-pub type OrderId = u64;
-
 /// What became of a Start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Placed {
     /// A new order stands.
-    New,
-    /// It took the place of the one of that name.
-    Replaced,
+    New {
+        /// Its id.
+        id: OrderId,
+        /// The one of that name whose place it took.
+        replaced: Option<Gone>,
+    },
     /// An identical order stands already, and goes on.
     Unchanged,
+}
+
+/// An order that does not stand any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// Its id.
+    pub id: OrderId,
+    /// The first run that it does not have any more; those before are accounted for, or will be.
+    pub end: u64,
 }
 
 /// What has to be done about a run that is due.
@@ -35,6 +45,8 @@ pub enum Due {
     Run(Ticket),
     /// It can't be run any more: account for it.
     Skip {
+        /// The order.
+        order: OrderId,
         /// Whose run it is.
         facts: Arc<Facts>,
         /// The first run.
@@ -51,8 +63,8 @@ pub enum Due {
 /// A run that is to be started.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// The order; none for a RunOnce.
-    pub order: Option<OrderId>,
+    /// The order; a RunOnce has an id too, and no place in the book.
+    pub order: OrderId,
     /// Whose run it is.
     pub facts: Arc<Facts>,
     /// Its number.
@@ -93,30 +105,54 @@ impl Book {
         self.by_name.contains_key(name)
     }
 
+    /// An id that no order has.
+    pub fn new_id(&mut self) -> OrderId {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Says that this id was given before.
+    pub fn know_id(&mut self, id: OrderId) {
+        self.last_id = self.last_id.max(id);
+    }
+
+    /// The order of that id.
+    pub fn order(&self, id: OrderId) -> Option<&Order> {
+        self.orders.get(&id)
+    }
+
     /// Places an order, unless an identical one stands.
-    pub fn place(&mut self, start: Start, monitor: &str, session: &str, now: Now) -> Placed {
+    pub fn place(&mut self, start: Start, monitor: &str, now: Now) -> Placed {
         let name = start.check.as_ref().map(|check| check.name.clone()).unwrap_or_default();
         let before = self.by_name.get(&name).copied();
         if let Some(standing) = before.and_then(|id| self.orders.get_mut(&id))
-            && standing.start == start
+            && standing.is(&start)
         {
             standing.restated = true;
             return Placed::Unchanged;
         }
-        if let Some(id) = before {
-            self.orders.remove(&id);
-        }
-        self.last_id += 1;
-        let order = Order::place(start, monitor, session, now);
-        self.plan_next(self.last_id, &order);
-        self.orders.insert(self.last_id, order);
-        self.by_name.insert(name, self.last_id);
-        if before.is_some() { Placed::Replaced } else { Placed::New }
+        let replaced = before.and_then(|id| self.remove(id));
+        let id = self.new_id();
+        self.stand(id, Order::place(start, monitor, now));
+        Placed::New { id, replaced }
     }
 
-    /// Ends an order. False: there was none of that name.
-    pub fn stop(&mut self, name: &str) -> bool {
-        self.by_name.remove(name).and_then(|id| self.orders.remove(&id)).is_some()
+    /// Takes in an order that stood before.
+    pub fn stand(&mut self, id: OrderId, order: Order) {
+        self.know_id(id);
+        let name = order.start.check.as_ref().map(|check| check.name.clone()).unwrap_or_default();
+        self.plan_next(id, &order);
+        self.orders.insert(id, order);
+        self.by_name.insert(name, id);
+    }
+
+    fn remove(&mut self, id: OrderId) -> Option<Gone> {
+        self.orders.remove(&id).map(|order| Gone { id, end: order.next_run })
+    }
+
+    /// Ends an order, if there is one of that name.
+    pub fn stop(&mut self, name: &str) -> Option<Gone> {
+        self.by_name.remove(name).and_then(|id| self.remove(id))
     }
 
     /// Begins a restatement: from here on, orders have to be restated to outlive [`commit`](Book::commit).
@@ -126,26 +162,50 @@ impl Book {
         }
     }
 
-    /// Ends orders that were not restated. Returns how many.
-    pub fn commit(&mut self) -> usize {
-        let before = self.orders.len();
-        self.orders.retain(|_, order| order.restated);
-        self.by_name.retain(|_, id| self.orders.contains_key(id));
-        before - self.orders.len()
+    /// Ends orders that were not restated. Returns them.
+    pub fn commit(&mut self) -> Vec<Gone> {
+        self.end_all(|order| order.restated)
     }
 
     /// Ends all orders. Returns how many.
     pub fn clear(&mut self) -> usize {
-        let count = self.orders.len();
-        *self = Self { last_id: self.last_id, ..Self::default() };
-        count
+        self.end_all(|_| false).len()
     }
 
-    /// Forgets orders that are counted out and idle; to be called when nothing of theirs is unacknowledged, so that a client that comes
-    /// back before it knew the end finds them.
-    pub fn forget_counted_out(&mut self) {
-        self.orders.retain(|_, order| !order.is_counted_out() || order.busy.is_some());
+    /// Forgets orders that are counted out and idle, and returns them; to be called when nothing of theirs is unacknowledged, so that a client
+    /// that comes back before it knew the end finds them.
+    pub fn forget_counted_out(&mut self) -> Vec<Gone> {
+        self.end_all(|order| !order.is_counted_out() || order.busy.is_some())
+    }
+
+    fn end_all(&mut self, stays: impl Fn(&Order) -> bool) -> Vec<Gone> {
+        let gone: Vec<OrderId> = self.orders.iter().filter(|(_, order)| !stays(order)).map(|(id, _)| *id).collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let gone = gone.into_iter().filter_map(|id| self.remove(id)).collect();
         self.by_name.retain(|_, id| self.orders.contains_key(id));
+        gone
+    }
+
+    /// Follows the wall clock, after it came apart from the monotonic one. Returns the runs that it jumped over.
+    pub fn realign(&mut self, now: Now) -> Vec<Due> {
+        let (mut skipped, mut agenda) = (Vec::new(), BinaryHeap::new());
+        for (id, order) in &mut self.orders {
+            if order.is_counted_out() {
+                continue;
+            }
+            let (next, first) = (order.next_run, order.schedule.realign(order.next_run, now).min(order.schedule.end()));
+            if first > next {
+                skipped.push(order.skip(*id, next, first - next, Reason::ClockJump));
+                order.next_run = first;
+            }
+            if !order.is_counted_out() {
+                agenda.push(Reverse((order.schedule.due(order.next_run), *id, order.next_run)));
+            }
+        }
+        self.agenda = agenda;
+        skipped
     }
 
     /// When something will be due next.
@@ -162,23 +222,16 @@ impl Book {
             self.agenda.pop();
             let Some(order) = self.orders.get_mut(&id).filter(|order| order.next_run == run) else { continue };
             let Some(last) = order.schedule.last_due(run, now) else { continue };
-            let skip = |order: &Order, run, count, reason| Due::Skip {
-                facts: Arc::clone(&order.facts),
-                run,
-                count,
-                due: order.schedule.due_wall(run),
-                reason,
-            };
             if last > run {
-                dues.push(skip(order, run, last - run, Reason::Overloaded));
+                dues.push(order.skip(id, run, last - run, Reason::Overloaded));
             }
             order.next_run = last + 1;
             if order.busy.is_some() {
-                dues.push(skip(order, last, 1, Reason::StillRunning));
+                dues.push(order.skip(id, last, 1, Reason::StillRunning));
             } else {
                 order.busy = Some(last);
                 dues.push(Due::Run(Ticket {
-                    order: Some(id),
+                    order: id,
                     facts: Arc::clone(&order.facts),
                     run: last,
                     due: order.schedule.due(last),
@@ -206,6 +259,12 @@ impl Book {
         if !order.is_counted_out() {
             self.agenda.push(Reverse((order.schedule.due(order.next_run), id, order.next_run)));
         }
+    }
+}
+
+impl Order {
+    fn skip(&self, id: OrderId, run: u64, count: u64, reason: Reason) -> Due {
+        Due::Skip { order: id, facts: Arc::clone(&self.facts), run, count, due: self.schedule.due_wall(run), reason }
     }
 }
 
@@ -238,20 +297,20 @@ mod tests {
     #[test]
     fn restating_an_identical_order_changes_nothing() {
         let (mut book, now) = (Book::default(), Now::read());
-        assert_eq!(book.place(start("a", "1", 0, now), "m", "s", now), Placed::New);
+        assert!(matches!(book.place(start("a", "1", 0, now), "m", now), Placed::New { replaced: None, .. }));
         assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
         book.begin_restatement();
-        assert_eq!(book.place(start("a", "1", 0, now), "m", "s", now), Placed::Unchanged);
-        assert_eq!(book.commit(), 0);
+        assert_eq!(book.place(start("a", "1", 0, now), "m", now), Placed::Unchanged);
+        assert!(book.commit().is_empty());
         assert!(book.due(now.monotonic).is_empty());
     }
 
     #[test]
     fn a_changed_order_starts_again_and_its_old_run_does_not_block_it() {
         let (mut book, now) = (Book::default(), Now::read());
-        book.place(start("a", "1", 0, now), "m", "s", now);
+        book.place(start("a", "1", 0, now), "m", now);
         assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
-        assert_eq!(book.place(start("a", "2", 0, now), "m", "s", now), Placed::Replaced);
+        assert!(matches!(book.place(start("a", "2", 0, now), "m", now), Placed::New { replaced: Some(Gone { id: 1, end: 1 }), .. }));
         assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
         assert_eq!(book.standing(), 1);
     }
@@ -259,19 +318,19 @@ mod tests {
     #[test]
     fn orders_not_restated_stop_at_commit_and_not_before() {
         let (mut book, now) = (Book::default(), Now::read());
-        book.place(start("a", "1", 0, now), "m", "s", now);
-        book.place(start("b", "1", 0, now), "m", "s", now);
+        book.place(start("a", "1", 0, now), "m", now);
+        book.place(start("b", "1", 0, now), "m", now);
         book.begin_restatement();
-        book.place(start("b", "1", 0, now), "m", "s", now);
+        book.place(start("b", "1", 0, now), "m", now);
         assert_eq!(book.standing(), 2);
-        assert_eq!(book.commit(), 1);
+        assert_eq!(book.commit().len(), 1);
         assert!(!book.contains("a") && book.contains("b"));
     }
 
     #[test]
     fn a_run_still_going_on_is_not_run_twice() {
         let (mut book, now) = (Book::default(), Now::read());
-        book.place(start("a", "1", 0, now), "m", "s", now);
+        book.place(start("a", "1", 0, now), "m", now);
         assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
         assert_eq!(runs(&book.due(now.monotonic + SECOND)), [(1, 1, Some(Reason::StillRunning))]);
         book.ended(1);
@@ -281,19 +340,43 @@ mod tests {
     #[test]
     fn runs_slept_through_are_one_range_and_the_newest_is_run() {
         let (mut book, now) = (Book::default(), Now::read());
-        book.place(start("a", "1", 0, now), "m", "s", now);
+        book.place(start("a", "1", 0, now), "m", now);
         assert_eq!(runs(&book.due(now.monotonic + 5 * SECOND)), [(0, 5, Some(Reason::Overloaded)), (5, 1, None)]);
+    }
+
+    #[test]
+    fn an_anchor_that_is_told_again_restates_the_order_and_another_one_replaces_it() {
+        let (mut book, now) = (Book::default(), Now::read());
+        let plain = Start { anchor: None, ..start("a", "1", 0, now) };
+        book.place(plain.clone(), "m", now);
+        let anchor = book.orders.values().next().unwrap().schedule.anchor();
+        let told = Start { anchor: Some(Timestamp::from(anchor)), resume_run: Some(7), ..plain.clone() };
+        assert_eq!(book.place(told, "m", now), Placed::Unchanged);
+        assert_eq!(book.place(plain.clone(), "m", now), Placed::Unchanged);
+        let other = Start { anchor: Some(Timestamp::from(anchor + SECOND)), ..plain };
+        assert!(matches!(book.place(other, "m", now), Placed::New { replaced: Some(_), .. }));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_forward_skips_a_range_and_goes_on() {
+        let (mut book, now) = (Book::default(), Now::read());
+        book.place(start("a", "1", 0, now), "m", now);
+        assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
+        book.ended(1);
+        let woken = Now { monotonic: now.monotonic + SECOND / 2, wall: now.wall + 60 * SECOND };
+        assert_eq!(runs(&book.realign(woken)), [(1, 59, Some(Reason::ClockJump))]);
+        assert_eq!(runs(&book.due(woken.monotonic)), [(60, 1, None)]);
     }
 
     #[test]
     fn a_counted_order_ends_and_is_kept_until_it_may_be_forgotten() {
         let (mut book, now) = (Book::default(), Now::read());
-        book.place(start("a", "1", 2, now), "m", "s", now);
+        book.place(start("a", "1", 2, now), "m", now);
         assert_eq!(runs(&book.due(now.monotonic)), [(0, 1, None)]);
         book.ended(1);
         assert_eq!(runs(&book.due(now.monotonic + 9 * SECOND)), [(1, 1, None)]);
         assert_eq!((book.standing(), book.kept()), (0, 1));
-        assert_eq!(book.place(start("a", "1", 2, now), "m", "s", now), Placed::Unchanged);
+        assert_eq!(book.place(start("a", "1", 2, now), "m", now), Placed::Unchanged);
         book.forget_counted_out();
         assert_eq!(book.kept(), 1, "its last run is still going on");
         book.ended(1);
@@ -306,7 +389,7 @@ mod tests {
         #[test]
         fn every_run_is_due_exactly_once(steps in proptest::collection::vec((0_u64..4000, any::<bool>()), 1..100), count in 1_u64..200) {
             let (mut book, now) = (Book::default(), Now::read());
-            book.place(start("a", "1", count, now), "m", "s", now);
+            book.place(start("a", "1", count, now), "m", now);
             let (mut at, mut next) = (now.monotonic, 0);
             for (millis, ends) in steps {
                 at += Duration::from_millis(millis);

@@ -18,12 +18,14 @@ use tonic::{
     transport::ServerTlsConfig,
 };
 use vantage_daemon::{
+    data::Data,
     exit::{Exit, Fatal},
     exposure::Protection,
+    sqlite::Sync,
     tls,
 };
 
-use crate::policy::Policy;
+use crate::{journal::Bounds, policy::Policy};
 
 /// The port of the contract.
 pub const PORT: u16 = 54321;
@@ -58,7 +60,12 @@ pub struct Settings {
     pub allow_unprotected_listener: bool,
     /// How much at once.
     pub limits: Limits,
-    /// How much is kept for clients that are away.
+    /// The folder where orders and results are kept until they are acknowledged: a path, or "memory", which ends with the process. One
+    /// process has it at a time. Default: `monitor-NAME` in the standard folder (`$STATE_DIRECTORY`, `$XDG_STATE_HOME/vantage` or
+    /// `$HOME/.local/state/vantage`).
+    #[serde(deserialize_with = "fields::data")]
+    pub data: Data,
+    /// How much is kept for clients that are away, and how safely.
     pub journal: Journal,
     /// How long a client that stays away is remembered, with its orders. 1 minute to 365 days. Default 7 days.
     #[serde(deserialize_with = "fields::duration::<{ 60 * SECOND }, { 365 * DAY }, _>")]
@@ -106,16 +113,31 @@ pub struct Limits {
     pub orders_per_client: usize,
 }
 
-/// How much is kept for clients that are away, or that do not acknowledge. Beyond it the oldest results become `skipped`, JOURNAL_FULL.
+/// How much is kept for clients that are away, or that do not acknowledge, and how safely. Beyond its bounds the oldest results become
+/// `skipped`, JOURNAL_FULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
-    /// Bytes for each client. 64 KiB to 64 GiB. Default 64 MiB (67108864).
-    #[serde(deserialize_with = "fields::number::<65_536, 68_719_476_736, _, _>")]
-    pub bytes: u64,
+    /// Bytes for each session of a client, as encoded: a result of tcp takes some 250. 64 KiB to 64 GiB. Default 1 GiB on disk, 64 MiB in memory.
+    #[serde(deserialize_with = "fields::some_number::<65_536, 68_719_476_736, _>")]
+    pub bytes: Option<u64>,
     /// How old a result may become. 1 minute to 365 days. Default 24 h.
     #[serde(deserialize_with = "fields::duration::<{ 60 * SECOND }, { 365 * DAY }, _>")]
     pub age: Duration,
+    /// What a commit waits for. "full": the disk, some milliseconds; what was committed survives a power loss. "normal": the operating system;
+    /// a killed process loses as little, but a power loss takes back the last seconds: results that a client had already are
+    /// accounted for a second time then, as MONITOR_DOWN. Default "full".
+    #[serde(deserialize_with = "fields::sync")]
+    pub sync: Sync,
+    /// How long results wait for others to be committed with. Each commit costs a write (and with "full" a flush) whatever it holds; a result
+    /// is sent after its commit. For clients that are away it is at least 200 ms. A killed monitor loses what it measured since the last commit; those
+    /// runs are accounted for as MONITOR_DOWN. 0 to 10 s. Default 10 ms.
+    #[serde(deserialize_with = "fields::duration::<0, { 10 * SECOND }, _>")]
+    pub commit_interval: Duration,
+    /// Bytes for each client that wait for a disk that is slow, or takes nothing. Beyond it the oldest become JOURNAL_FULL. 64 KiB to 1 GiB.
+    /// Default 4 MiB (4194304).
+    #[serde(deserialize_with = "fields::number::<65_536, 1_073_741_824, _, _>")]
+    pub unwritten_bytes: u64,
 }
 
 /// HTTP/2 keepalives (RFC 9113 section 6.7): a peer is given up after `interval + timeout` of silence.
@@ -140,6 +162,7 @@ impl Default for Settings {
             token_file: None,
             allow_unprotected_listener: false,
             limits: Limits::default(),
+            data: Data::default(),
             journal: Journal::default(),
             client_expiry: Duration::from_millis(7 * DAY),
             keepalive: Keepalive::default(),
@@ -157,7 +180,13 @@ impl Default for Limits {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { bytes: 64 << 20, age: Duration::from_millis(DAY) }
+        Self {
+            bytes: None,
+            age: Duration::from_millis(DAY),
+            sync: Sync::default(),
+            commit_interval: Duration::from_millis(10),
+            unwritten_bytes: 4 << 20,
+        }
     }
 }
 
@@ -181,7 +210,17 @@ impl Settings {
             tls.client_ca_file.as_mut().map(beside);
         }
         settings.token_file.as_mut().map(beside);
+        if let Data::Folder(folder) = &mut settings.data {
+            beside(folder);
+        }
         Ok(settings)
+    }
+
+    /// The bounds of one client's journal.
+    pub fn bounds(&self) -> Bounds {
+        let Journal { bytes, age, unwritten_bytes, .. } = self.journal;
+        let default = if self.data == Data::Memory { 64 << 20 } else { 1 << 30 };
+        Bounds { bytes: bytes.unwrap_or(default), age, unwritten_bytes }
     }
 
     /// The policy in force; all clones are one, so that a reload reaches everybody.

@@ -39,12 +39,16 @@ impl MonitorService for Execute {
             return Err(session::invalid("order", "the first request must be a Hello"));
         };
         validate(&hello)?;
-        let (commands, Attached { stream, session, results }) = self.registry.attach(hello, address).await?;
+        let (commands, Attached { stream, session, closed_sessions, results }) = self.registry.attach(hello, address).await?;
         tokio::spawn(listen(requests, commands, stream));
 
         let mut response = Response::new(ReceiverStream::new(results));
         let headers = response.metadata_mut();
-        for (name, value) in [("vantage-monitor", &self.shared().settings.name), ("vantage-session", &session)] {
+        let closed: Vec<String> = closed_sessions.iter().map(|(session, last)| format!("{session}={last}")).collect();
+        let closed = closed.join(" ");
+        let named =
+            [("vantage-monitor", &self.shared().settings.name), ("vantage-session", &session), ("vantage-closed-sessions", &closed)];
+        for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
             if let Ok(value) = MetadataValue::try_from(value) {
                 headers.insert(name, value);
             }

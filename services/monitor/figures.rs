@@ -10,6 +10,8 @@ use prometheus_client::{
 };
 use vantage_contract::v1::{Outcome, Reason};
 
+use crate::journal::Condition;
+
 /// The monitor at one moment, in plain numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -29,6 +31,8 @@ pub struct Snapshot {
     pub waiting_limit: usize,
     /// From due to started.
     pub lateness: Lateness,
+    /// How the journal's disk is.
+    pub journal: Condition,
     /// Whether the monitor is stopping.
     pub draining: bool,
 }
@@ -52,6 +56,10 @@ pub struct ClientFigures {
     pub journal_bytes: u64,
     /// What they may take up.
     pub journal_limit_bytes: u64,
+    /// What of them is not yet on the disk.
+    pub unwritten_bytes: u64,
+    /// What that may be.
+    pub unwritten_limit_bytes: u64,
 }
 
 /// How late runs started, as a histogram.
@@ -139,6 +147,19 @@ impl Page<'_> {
         self.gauge("in_flight", "Runs in flight.", snapshot.in_flight)?;
         self.gauge("in_flight_limit", "Runs that may be in flight at once.", snapshot.in_flight_limit)?;
         self.gauge("waiting_limit", "Runs that may wait at once.", snapshot.waiting_limit)?;
+        let journal = &snapshot.journal;
+        self.0
+            .encode_descriptor("journal_commits", "Commits of the journal.", None, MetricType::Counter)?
+            .encode_counter(&journal.commits, None::<&Exemplar<Nothing, f64>>)?;
+        self.gauge("journal_refused", "Whether the journal's disk takes nothing just now (1).", usize::from(!journal.error.is_empty()))?;
+        self.0
+            .encode_descriptor(
+                "journal_file",
+                "What the journal takes up on the disk, free pages included.",
+                Some(&Unit::Bytes),
+                MetricType::Gauge,
+            )?
+            .encode_gauge(&journal.file_bytes)?;
         self.gauge("draining", "Whether the monitor is stopping (1).", usize::from(snapshot.draining))?;
         let lateness = &snapshot.lateness;
         self.0
@@ -157,7 +178,11 @@ impl Page<'_> {
         self.gauges("results_unacknowledged", "Results not yet acknowledged, by client.", None, unacknowledged)?;
         let bytes = Some(&Unit::Bytes);
         self.gauges("journal", "What these results take up, by client.", bytes, of(clients, |client| client.journal_bytes))?;
-        self.gauges("journal_limit", "What they may take up, by client.", bytes, of(clients, |client| client.journal_limit_bytes))
+        self.gauges("journal_limit", "What they may take up, by client.", bytes, of(clients, |client| client.journal_limit_bytes))?;
+        let unwritten = of(clients, |client| client.unwritten_bytes);
+        self.gauges("journal_unwritten", "What of them the disk has not taken yet, by client.", bytes, unwritten)?;
+        let limit = of(clients, |client| client.unwritten_limit_bytes);
+        self.gauges("journal_unwritten_limit", "What that may be, by client.", bytes, limit)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
@@ -233,6 +258,7 @@ mod tests {
             in_flight_limit: 1000,
             waiting_limit: 10_000,
             lateness,
+            journal: Condition { file_bytes: 8192, commits: 5, ..Condition::default() },
             draining: false,
         });
         for line in [
@@ -246,6 +272,10 @@ mod tests {
             "vantage_monitor_in_flight 2",
             "vantage_monitor_in_flight_limit 1000",
             "vantage_monitor_draining 0",
+            "vantage_monitor_journal_file_bytes 8192",
+            "vantage_monitor_journal_refused 0",
+            "vantage_monitor_journal_commits_total 5",
+            r#"vantage_monitor_journal_unwritten_bytes{client="desk"} 0"#,
             r#"vantage_monitor_lateness_seconds_bucket{le="0.001"} 2"#,
             r#"vantage_monitor_lateness_seconds_bucket{le="30.0"} 3"#,
             r#"vantage_monitor_lateness_seconds_bucket{le="+Inf"} 4"#,

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod figures;
 mod human;
 pub mod journal;
+pub mod ledger;
 pub mod order;
 mod output;
 pub mod policy;

@@ -43,8 +43,9 @@ pub struct Timing {
 }
 
 impl Facts {
-    /// What a check is, for the monitor called `monitor` in `session`. Whatever is wrong with it is kept, and told in each record.
-    pub fn new(check: &Check, revision: &str, monitor: &str, session: &str) -> Self {
+    /// What a check is, for the monitor called `monitor`. Whatever is wrong with it is kept, and told in each record. The journal gives records
+    /// their sessions.
+    pub fn new(check: &Check, revision: &str, monitor: &str) -> Self {
         let plan = validate(check, revision).and_then(|()| Plan::parse(check.probe.as_ref().unwrap_or(&Probe::default())));
         let kind = check.probe.as_ref().map(vantage_probes::kind_of).unwrap_or_default();
         let template = ProbeResult {
@@ -54,7 +55,6 @@ impl Facts {
             labels: if check.labels.len() <= MAX_LABELS { check.labels.clone() } else { Default::default() },
             revision: cut(revision, MAX_REVISION_BYTES),
             monitor: monitor.to_owned(),
-            session: session.to_owned(),
             ..ProbeResult::default()
         };
         Self { template, kind, plan }
@@ -130,7 +130,8 @@ fn why_skipped(reason: Reason) -> &'static str {
         Reason::StillRunning => "the run before was still going on",
         Reason::Expired => "it came too late to be run",
         Reason::Draining => "the monitor was stopping",
-        Reason::ClockJump => "the clock jumped over it",
+        Reason::ClockJump => "the clock was set over it, or the machine slept",
+        Reason::MonitorDown => "the monitor was not running",
         _ => "it was not run",
     }
 }
@@ -178,20 +179,50 @@ pub struct Order {
 
 impl Order {
     /// Places an order `now`.
-    pub fn place(start: Start, monitor: &str, session: &str, now: Now) -> Self {
+    pub fn place(start: Start, monitor: &str, now: Now) -> Self {
         let check = start.check.clone().unwrap_or_default();
-        let facts = Arc::new(Facts::new(&check, &start.revision, monitor, session));
-        let interval = vantage_probes::target::duration("interval", check.interval, DEFAULT_INTERVAL, MIN_INTERVAL..=MAX_INTERVAL)
-            .unwrap_or(DEFAULT_INTERVAL);
         let anchor = start.anchor.and_then(|anchor| SystemTime::try_from(anchor).ok());
-        let schedule = Schedule::place(&check.name, interval, check.count, anchor, now);
-        Self { next_run: schedule.first_run(), start, facts, schedule, busy: None, restated: true }
+        let interval = interval(&check);
+        let schedule = match (anchor, start.resume_run) {
+            (Some(anchor), Some(next)) => Schedule::resume(interval, end(&check), anchor, next, now),
+            _ => Schedule::place(&check.name, interval, check.count, anchor, now),
+        };
+        Self::new(start, &check, monitor, schedule)
+    }
+
+    /// An order that stood before this process began: its runs before `next` are accounted for.
+    pub fn resume(start: Start, monitor: &str, anchor: SystemTime, next: u64, now: Now) -> Self {
+        let check = start.check.clone().unwrap_or_default();
+        let schedule = Schedule::resume(interval(&check), end(&check), anchor, next, now);
+        Self::new(start, &check, monitor, schedule)
+    }
+
+    fn new(start: Start, check: &Check, monitor: &str, schedule: Schedule) -> Self {
+        let facts = Arc::new(Facts::new(check, &start.revision, monitor));
+        Self { next_run: schedule.first_run().min(schedule.end()), start, facts, schedule, busy: None, restated: true }
+    }
+
+    /// Whether a Start says what stands already.
+    pub fn is(&self, start: &Start) -> bool {
+        let anchor = start.anchor.and_then(|anchor| SystemTime::try_from(anchor).ok());
+        self.start.check == start.check
+            && self.start.revision == start.revision
+            && (start.anchor == self.start.anchor || anchor.is_none_or(|anchor| anchor == self.schedule.anchor()))
     }
 
     /// Whether all its runs have been started or accounted for.
     pub fn is_counted_out(&self) -> bool {
         self.schedule.is_over(self.next_run)
     }
+}
+
+/// The interval of a check, where it names one that can be.
+fn interval(check: &Check) -> Duration {
+    vantage_probes::target::duration("interval", check.interval, DEFAULT_INTERVAL, MIN_INTERVAL..=MAX_INTERVAL).unwrap_or(DEFAULT_INTERVAL)
+}
+
+fn end(check: &Check) -> u64 {
+    if check.count == 0 { u64::MAX } else { check.count }
 }
 
 #[cfg(test)]
@@ -207,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_record_says_whose_run_it_is() {
-        let facts = Facts::new(&check("web"), "r1", "here", "s1");
+        let facts = Facts::new(&check("web"), "r1", "here");
         let record = facts.skipped(7, 3, SystemTime::UNIX_EPOCH, Reason::Overloaded);
         assert_eq!((record.check_name.as_str(), record.kind.as_str(), record.target.as_str()), ("web", "tcp", "127.0.0.1:80"));
         assert_eq!((record.run, record.run_count), (7, 3));
@@ -218,17 +249,17 @@ mod tests {
     fn what_is_wrong_with_a_check_is_kept_and_named() {
         let mut wrong = check("web");
         wrong.interval = Some(prost_types::Duration { seconds: 0, nanos: 1 });
-        assert_eq!(Facts::new(&wrong, "", "m", "s").plan.err().map(|invalid| invalid.field), Some("interval".into()));
-        assert_eq!(Facts::new(&check(""), "", "m", "s").plan.err().map(|invalid| invalid.field), Some("name".into()));
+        assert_eq!(Facts::new(&wrong, "", "m").plan.err().map(|invalid| invalid.field), Some("interval".into()));
+        assert_eq!(Facts::new(&check(""), "", "m").plan.err().map(|invalid| invalid.field), Some("name".into()));
         let none = Check { probe: None, ..check("web") };
-        assert_eq!(Facts::new(&none, "", "m", "s").plan.err().map(|invalid| invalid.field), Some("kind".into()));
-        let long = Facts::new(&check(&"ü".repeat(100)), "", "m", "s");
+        assert_eq!(Facts::new(&none, "", "m").plan.err().map(|invalid| invalid.field), Some("kind".into()));
+        let long = Facts::new(&check(&"ü".repeat(100)), "", "m");
         assert_eq!(long.name().len(), 128);
     }
 
     #[test]
     fn an_order_without_an_interval_runs_once_a_minute() {
-        let order = Order::place(Start { check: Some(check("web")), ..Start::default() }, "m", "s", Now::read());
+        let order = Order::place(Start { check: Some(check("web")), ..Start::default() }, "m", Now::read());
         assert_eq!(order.schedule.interval(), DEFAULT_INTERVAL);
         assert!(!order.is_counted_out());
     }

@@ -15,6 +15,7 @@ use vantage_contract::v1::Hello;
 
 use crate::{
     figures::Snapshot,
+    journal::StoredClient,
     session::{self, Attached, Command, Shared, View},
     tally::Tally,
 };
@@ -95,6 +96,7 @@ impl Registry {
             in_flight_limit: admission.limit(),
             waiting_limit: settings.limits.max_waiting,
             lateness: tally.lateness,
+            journal: self.shared.keeper.condition(),
             draining: drain.is_cancelled(),
         }
     }
@@ -117,9 +119,23 @@ impl Registry {
         if sessions.len() >= limit && !make_room(&mut sessions) {
             return Err(session::exhausted(client_id, format!("this monitor knows {limit} clients already (limits.clients)")));
         }
+        Ok(self.begin(client_id.to_owned(), None, &mut sessions))
+    }
+
+    /// Goes on with clients that the journal knows; to be called once, before there are others.
+    pub fn resume(&self, stored: Vec<StoredClient>) {
+        for client in stored {
+            let mut sessions = self.lock();
+            let (orders, results) = (client.orders.len(), client.lanes.iter().map(|lane| lane.records).sum::<u64>());
+            tracing::info!(client = client.client_id, orders, results, "client found in the journal: its orders go on");
+            self.begin(client.client_id.clone(), Some(client), &mut sessions);
+        }
+    }
+
+    fn begin(&self, client_id: String, stored: Option<StoredClient>, sessions: &mut BTreeMap<String, Handle>) -> mpsc::Sender<Command> {
         let expendable = Arc::new(AtomicBool::new(false));
-        let (commands, task) = session::spawn(client_id.to_owned(), self.shared.clone(), Arc::clone(&expendable));
-        let (registry, id, sender) = (self.clone(), client_id.to_owned(), commands.downgrade());
+        let (commands, task) = session::spawn(client_id.clone(), stored, self.shared.clone(), Arc::clone(&expendable));
+        let (registry, id, sender) = (self.clone(), client_id.clone(), commands.downgrade());
         self.tasks.spawn(async move {
             let tally = task.await;
             *registry.past.lock().unwrap_or_else(PoisonError::into_inner) += &tally;
@@ -127,8 +143,8 @@ impl Registry {
                 registry.forget(&id, &sender);
             }
         });
-        sessions.insert(client_id.to_owned(), Handle { commands: commands.clone(), expendable });
-        Ok(commands)
+        sessions.insert(client_id, Handle { commands: commands.clone(), expendable });
+        commands
     }
 
     fn forget(&self, client_id: &str, ended: &mpsc::Sender<Command>) {

@@ -23,8 +23,9 @@ impl Now {
 
 /// The runs of one order: run n is due at `anchor + n × interval`.
 ///
-/// The anchor is a wall instant, but the schedule goes by the monotonic clock from the moment it is placed: a wall clock that is
-/// stepped moves no run.
+/// The anchor is a wall instant, but the schedule goes by the monotonic clock from the moment it is placed. Where the two clocks come apart by
+/// more than a second, because the wall clock was set or the machine slept, it is [realigned](Schedule::realign): forward, the runs in between
+/// are skipped; backward, it goes on as it was, as no run comes twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     interval: Duration,
@@ -40,17 +41,52 @@ impl Schedule {
     /// first run is the first that is not yet overdue. `count` 0 is for ever. The interval is not 0: [`crate::order`] sees to that.
     pub fn place(name: &str, interval: Duration, count: u64, anchor: Option<SystemTime>, now: Now) -> Self {
         let anchor = anchor.unwrap_or_else(|| now.wall + spread(name, interval));
-        let (first_run, wait) = match anchor.duration_since(now.wall) {
-            Ok(wait) => (0, wait),
-            Err(past) => {
-                let past = past.duration();
-                let run = past.as_nanos().div_ceil(interval.as_nanos().max(1));
-                let run = u64::try_from(run).unwrap_or(u64::MAX);
-                (run, after(run, interval).saturating_sub(past))
-            }
-        };
         let end = if count == 0 { u64::MAX } else { count };
-        Self { interval, end, anchor, first_run, first_due: now.monotonic + wait }
+        Self::resume(interval, end, anchor, 0, now)
+    }
+
+    /// A schedule that was placed before, of which all runs before `next` are accounted for. Its first run is the first from `next` on that is
+    /// not overdue. `end` is one more than the last run.
+    pub fn resume(interval: Duration, end: u64, anchor: SystemTime, next: u64, now: Now) -> Self {
+        let mut schedule = Self { interval, end, anchor, first_run: next, first_due: now.monotonic };
+        match schedule.aligned(next, now) {
+            Aligned::Due { run, wait } => (schedule.first_run, schedule.first_due) = (run, now.monotonic + wait),
+            // The clock was set back meanwhile: nobody waits until it is there again. The place within the interval is kept.
+            Aligned::Ahead { wait } => schedule.first_due = now.monotonic + remainder(wait, interval),
+        }
+        schedule
+    }
+
+    /// Follows the wall clock, after it came apart from the monotonic one. Returns the first run from `next` on that is not overdue.
+    pub fn realign(&mut self, next: u64, now: Now) -> u64 {
+        if let Aligned::Due { run, wait } = self.aligned(next, now) {
+            (self.first_run, self.first_due) = (run, now.monotonic + wait);
+            return run;
+        }
+        next
+    }
+
+    fn aligned(&self, next: u64, now: Now) -> Aligned {
+        match self.due_wall(next).duration_since(now.wall) {
+            Ok(wait) if next > 0 && wait > self.interval => Aligned::Ahead { wait },
+            Ok(wait) => Aligned::Due { run: next, wait },
+            Err(_) => {
+                let past = now.wall.duration_since(self.anchor).unwrap_or_default();
+                let run = past.as_nanos().div_ceil(self.interval.as_nanos().max(1));
+                let run = u64::try_from(run).unwrap_or(u64::MAX);
+                Aligned::Due { run, wait: after(run, self.interval).saturating_sub(past) }
+            }
+        }
+    }
+
+    /// When run 0 is due.
+    pub fn anchor(&self) -> SystemTime {
+        self.anchor
+    }
+
+    /// One more than the last run; `u64::MAX`: for ever.
+    pub fn end(&self) -> u64 {
+        self.end
     }
 
     /// The first run that this schedule runs; those before were due before it was placed.
@@ -89,6 +125,19 @@ impl Schedule {
         let behind = u64::try_from(late.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX);
         Some(next.saturating_add(behind).min(self.end - 1))
     }
+}
+
+/// Where a schedule stands on the wall clock.
+enum Aligned {
+    /// `run` is the first that is not overdue, due in `wait`.
+    Due { run: u64, wait: Duration },
+    /// The next run is further off than it can have been when the one before it ran.
+    Ahead { wait: Duration },
+}
+
+fn remainder(wait: Duration, interval: Duration) -> Duration {
+    let nanos = wait.as_nanos() % interval.as_nanos().max(1);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
 fn after(runs: u64, interval: Duration) -> Duration {
@@ -162,6 +211,39 @@ mod tests {
             tenths[usize::try_from(at.as_secs()).unwrap()] += 1;
         }
         assert!(tenths.iter().all(|tenth| (60..=140).contains(tenth)), "{tenths:?}");
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_the_first_run_that_is_not_overdue() {
+        let now = Now::read();
+        let resume = |next, anchor| Schedule::resume(4 * SECOND, u64::MAX, anchor, next, now);
+        let late = resume(5, now.wall - 41 * SECOND);
+        assert_eq!((late.first_run(), late.due(11)), (11, now.monotonic + 3 * SECOND));
+        let on_time = resume(5, now.wall - 18 * SECOND);
+        assert_eq!((on_time.first_run(), on_time.due(5)), (5, now.monotonic + 2 * SECOND));
+    }
+
+    #[test]
+    fn a_clock_set_back_stops_no_schedule_and_brings_no_run_twice() {
+        let now = Now::read();
+        let resumed = Schedule::resume(4 * SECOND, u64::MAX, now.wall + 3600 * SECOND, 5, now);
+        assert_eq!(resumed.first_run(), 5);
+        assert!(resumed.due(5) <= now.monotonic + 4 * SECOND);
+        assert_eq!(resumed.due_wall(5), now.wall + 3620 * SECOND, "the plan itself does not change");
+        let mut running = Schedule::place("a", 4 * SECOND, 0, Some(now.wall), now);
+        let before = running.clone();
+        let back = Now { monotonic: now.monotonic + 9 * SECOND, wall: now.wall - 3600 * SECOND };
+        assert_eq!((running.realign(3, back), running), (3, before));
+    }
+
+    #[test]
+    fn a_clock_set_forward_or_a_sleep_skips_what_lies_between() {
+        let now = Now::read();
+        let mut schedule = Schedule::place("a", 4 * SECOND, 0, Some(now.wall), now);
+        let woken = Now { monotonic: now.monotonic + SECOND, wall: now.wall + 3601 * SECOND };
+        assert_eq!(schedule.realign(1, woken), 901);
+        assert_eq!(schedule.due(901), woken.monotonic + 3 * SECOND);
+        assert_eq!(schedule.due_wall(901), now.wall + 3604 * SECOND);
     }
 
     proptest! {

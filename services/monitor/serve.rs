@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, mpsc},
+    task,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
@@ -22,7 +26,17 @@ use vantage_daemon::{
 };
 use vantage_probes::World;
 
-use crate::{admin::Admin, admission::Admission, config::Settings, doctor, execute::Execute, figures, registry::Registry, session::Shared};
+use crate::{
+    admin::Admin,
+    admission::Admission,
+    config::Settings,
+    doctor,
+    execute::Execute,
+    figures,
+    journal::{Disk, Keeper},
+    registry::Registry,
+    session::Shared,
+};
 
 /// Records kept for a watcher that is slow; beyond, it misses some and is told how many.
 const WATCH_DEPTH: usize = 1024;
@@ -46,7 +60,16 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let settings = Arc::new(settings);
     let policy = settings.policy();
     let end = CancellationToken::new();
+    let readiness = Readiness::default();
+    let (broken, mut breakage) = mpsc::unbounded_channel();
+    let (keeper, stored) = {
+        let (settings, readiness) = (Arc::clone(&settings), readiness.clone());
+        // Opening may read a large file through.
+        let opened = task::spawn_blocking(move || open_journal(&settings, readiness, broken)).await;
+        opened.map_err(|error| Fatal::new(Exit::Software, format!("open the journal: {error}")))??
+    };
     let registry = Registry::new(Shared {
+        keeper: keeper.clone(),
         world: World::new(Arc::new(policy.clone())),
         policy,
         admission: Admission::new(settings.limits),
@@ -82,7 +105,6 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
     }
     let closed = CancellationToken::new();
-    let readiness = Readiness::default();
     let figures = match settings.http_listen {
         Some(address) => {
             let listener = http::bind("health and figures", address).await?;
@@ -96,6 +118,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         }
         None => None,
     };
+    registry.resume(stored);
     tracing::info!(name = settings.name, address = %grpc.local_addr().unwrap_or(settings.listen), "serving");
     let serving = server
         .add_service(health)
@@ -121,13 +144,37 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let served = tokio::select! {
         served = serving => served.map_err(|error| Fatal::new(Exit::OsError, format!("serve gRPC: {error}"))),
         () = drained => Ok(()),
+        Some(fatal) = breakage.recv() => Err(fatal),
     };
     closed.cancel();
+    // The folder is free for another process when this one says that it has ended.
+    if let Err(error) = task::spawn_blocking(move || keeper.end()).await {
+        tracing::error!(%error, "end the journal");
+    }
     if let Some(figures) = figures {
         // It ends within a second of `closed`; a panic in it is no reason to end otherwise.
         let _ = figures.await;
     }
     served
+}
+
+type Found = (Keeper, Vec<crate::journal::StoredClient>);
+
+/// Opens the journal, and what is in it.
+fn open_journal(settings: &Settings, readiness: Readiness, broken: mpsc::UnboundedSender<Fatal>) -> Result<Found, Fatal> {
+    let folder = settings.data.open(&format!("monitor-{}", settings.name.replace('/', "_")))?;
+    if let Some(folder) = &folder {
+        tracing::info!(folder = %folder.path().display(), sync = settings.journal.sync.name(), "the journal");
+    }
+    let (mut disk, set_aside) = Disk::open(folder, &settings.name, settings.journal.sync, clock::wall())?;
+    if let Some(set_aside) = &set_aside {
+        tracing::error!(
+            set_aside,
+            "the journal was damaged and set aside: its orders and results are lost; clients will place theirs again"
+        );
+    }
+    let stored = disk.load(settings.journal.sync).map_err(|error| Fatal::new(Exit::OsError, format!("read the journal: {error}")))?;
+    Ok((Keeper::start(disk, set_aside, readiness, broken)?, stored))
 }
 
 /// Lets in who shows the token, or everybody where there is none. Health stays open: those who ask have no secrets.

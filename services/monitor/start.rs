@@ -8,6 +8,7 @@ use std::{
 
 use clap::{Args, builder::BoolishValueParser};
 use vantage_daemon::{
+    data::Data,
     exit::{Exit, Fatal},
     exposure, http,
     signal::Signals,
@@ -54,6 +55,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "VANTAGE_INSECURE_LISTEN", value_parser = BoolishValueParser::new(), num_args(0..=1), require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
     insecure_listen: Option<bool>,
+    /// The folder where orders and results are kept until they are acknowledged, or "memory" [default: in the user's state folder]
+    #[arg(long, env = "VANTAGE_DATA", value_name = "DIR")]
+    data: Option<Data>,
     /// Runs that may be in flight at once [default: 1000]
     #[arg(long, env = "VANTAGE_IN_FLIGHT", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     in_flight: Option<u32>,
@@ -95,6 +99,7 @@ impl ServeArgs {
             settings.limits.in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
         }
         settings.drain_timeout = self.drain_timeout.unwrap_or(settings.drain_timeout);
+        settings.data = self.data.clone().unwrap_or(settings.data);
         Ok(settings)
     }
 }

@@ -11,7 +11,7 @@ use vantage_contract::v1::{
     StoredSession, TcpProbe, admin_service_client::AdminServiceClient, execute_request::Order,
     monitor_service_client::MonitorServiceClient, probe::Kind,
 };
-use vantage_daemon::exit::Fatal;
+use vantage_daemon::{data::Data, exit::Fatal};
 use vantage_monitor::Settings;
 
 /// How long a test waits for what must come.
@@ -26,7 +26,7 @@ pub(crate) struct Monitor {
 
 /// The settings of a monitor for tests: named, without a health listener.
 pub(crate) fn settings() -> Settings {
-    Settings { name: "lab".to_owned(), http_listen: None, ..Settings::default() }
+    Settings { name: "lab".to_owned(), http_listen: None, data: Data::Memory, ..Settings::default() }
 }
 
 impl Monitor {

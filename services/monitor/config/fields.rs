@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error};
+use vantage_daemon::{data::Data, sqlite::Sync};
 
 /// A duration with a unit ("250ms", "10s", "1m 30s", "7d"), in range.
 fn parse_duration(text: &str, least_millis: u64, most_millis: u64) -> Result<Duration, String> {
@@ -37,6 +38,25 @@ where
         return Err(D::Error::custom(format!("must be {LEAST} to {MOST}, is {number}")));
     }
     N::try_from(number).map_err(D::Error::custom)
+}
+
+/// A number from `LEAST` to `MOST`, of a setting whose default is not one number.
+pub(super) fn some_number<'de, const LEAST: u64, const MOST: u64, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    number::<LEAST, MOST, u64, D>(from).map(Some)
+}
+
+/// A folder, or "memory".
+pub(super) fn data<'de, D: Deserializer<'de>>(from: D) -> Result<Data, D::Error> {
+    path(from).map(|path| if path.as_os_str() == "memory" { Data::Memory } else { Data::Folder(path) })
+}
+
+/// "full" or "normal".
+pub(super) fn sync<'de, D: Deserializer<'de>>(from: D) -> Result<Sync, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "full" => Ok(Sync::Full),
+        "normal" => Ok(Sync::Normal),
+        other => Err(D::Error::custom(format!("{other:?} is neither \"full\" nor \"normal\""))),
+    }
 }
 
 /// A name: see [`parse_name`].

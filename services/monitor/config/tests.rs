@@ -16,7 +16,7 @@ fn an_empty_file_is_all_defaults() {
 #[test]
 fn every_default_lies_in_its_own_range() {
     let text = r#"{"limits": {"in_flight": 1000, "max_waiting": 10000, "clients": 100, "orders_per_client": 20000},
-        "journal": {"bytes": 67108864, "age": "24h"}, "client_expiry": "7d", "keepalive": {"interval": "10s", "timeout": "5s"},
+        "journal": {"age": "24h", "sync": "full", "commit_interval": "10ms", "unwritten_bytes": 4194304}, "client_expiry": "7d", "keepalive": {"interval": "10s", "timeout": "5s"},
         "drain_timeout": "10s"}"#;
     assert_eq!(format!("{:?}", read(text).unwrap()), format!("{:?}", Settings::default()));
 }
@@ -72,7 +72,8 @@ fn the_sample_is_valid_and_changes_no_default_but_its_name() {
     let sample = Settings::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/monitor.json")).unwrap();
     assert_eq!(sample.listen, Settings::default().listen);
     assert_eq!(sample.limits, Limits::default());
-    assert_eq!(sample.journal, Journal::default());
+    assert_eq!(sample.bounds(), Settings::default().bounds());
+    assert_eq!(Journal { bytes: None, ..sample.journal }, Journal::default());
     assert_eq!(sample.keepalive, Keepalive::default());
     assert!(sample.policy().permit_kind("ping").is_ok());
 }

@@ -14,7 +14,7 @@ use crate::{
 /// Runs it once.
 pub(super) async fn run(check: &Check) -> ProbeResult {
     let world = World::new(Arc::new(OpenGate));
-    let facts = Facts::new(check, "", &Settings::default().name, "");
+    let facts = Facts::new(check, "", &Settings::default().name);
     let start = Now::read().wall;
     let timing = Timing { due: start, start, lateness: Duration::ZERO };
     match &facts.plan {

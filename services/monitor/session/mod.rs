@@ -1,9 +1,10 @@
-//! One client's session: its orders, its journal, its stream. One task owns all of it (`actor`), so nothing here is locked.
+//! One client's orders, logs and stream. One task owns all of it (`actor`), so nothing here is locked; what it decides is in `core`, which is pure.
 //!
-//! A session outlives its streams. It ends when its client has been away for long, when nothing of the client is left, or when the
-//! monitor stops.
+//! It outlives its streams, and the process: the next one goes on with what the journal has. It ends when its client has been away for long,
+//! or when nothing of the client is left.
 
 mod actor;
+mod core;
 mod refusal;
 mod runs;
 
@@ -15,13 +16,10 @@ use tonic::Status;
 use vantage_contract::v1::{Client, ClientState, ExecuteRequest, Hello, ProbeResult, Queue};
 use vantage_probes::World;
 
-use crate::{admission::Admission, config::Settings, figures::ClientFigures, policy::Policy, tally::Tally};
+use crate::{admission::Admission, config::Settings, figures::ClientFigures, journal::Keeper, policy::Policy, tally::Tally};
 
 pub(crate) use actor::spawn;
 pub(crate) use refusal::{draining, exhausted, invalid};
-
-/// How many sequences may be sent beyond the last acknowledged one.
-pub const WINDOW: u64 = 8192;
 
 /// What all sessions of a monitor share.
 #[derive(Clone)]
@@ -32,6 +30,8 @@ pub struct Shared {
     pub world: World,
     /// What orders may ask.
     pub policy: Policy,
+    /// What keeps orders and results.
+    pub(crate) keeper: Keeper,
     /// The places for runs.
     pub admission: Admission,
     /// Every record, as it is appended, for those who watch.
@@ -76,8 +76,10 @@ pub(crate) enum Command {
 pub(crate) struct Attached {
     /// Its number, which its requests carry: those of a replaced stream are passed over.
     pub stream: u64,
-    /// The session's name.
+    /// The name of the session that takes the new results.
     pub session: String,
+    /// The earlier sessions that are still to be acknowledged, with their last sequences.
+    pub closed_sessions: Vec<(String, u64)>,
     /// The results, and at the end the status if it is not OK.
     pub results: mpsc::Receiver<Result<ProbeResult, Status>>,
 }
@@ -106,6 +108,8 @@ impl View {
             unacknowledged: queue.unacknowledged_count,
             journal_bytes: queue.journal_bytes,
             journal_limit_bytes: queue.journal_limit_bytes,
+            unwritten_bytes: queue.unwritten_bytes,
+            unwritten_limit_bytes: queue.unwritten_limit_bytes,
         }
     }
 }

@@ -14,11 +14,7 @@ use vantage_contract::v1::{Attribution, ProbeResult, Reason};
 use vantage_probes::{Failure, Plan};
 
 use super::Shared;
-use crate::{
-    book::{OrderId, Ticket},
-    order::Timing,
-    schedule::Now,
-};
+use crate::{book::Ticket, journal::OrderId, order::Timing, schedule::Now};
 
 /// The runs of one session that wait for their turn or are in flight.
 pub(super) struct Runs {
@@ -29,8 +25,8 @@ pub(super) struct Runs {
 
 /// A run that has ended.
 pub(super) struct Ended {
-    /// Its order; none for a RunOnce.
-    pub order: Option<OrderId>,
+    /// Its order.
+    pub order: OrderId,
     /// Its record.
     pub record: ProbeResult,
     /// How late it started, and of what kind it is; none if it did not start.
@@ -85,7 +81,7 @@ impl Runs {
     fn broken(&mut self, error: &JoinError) -> Ended {
         let Some(ticket) = self.tickets.remove(&error.id()) else {
             // Each task has its ticket from start to end.
-            return Ended { order: None, record: ProbeResult::default(), started: None };
+            return Ended { order: 0, record: ProbeResult::default(), started: None };
         };
         let record = if error.is_cancelled() {
             ticket.facts.skipped(ticket.run, 1, ticket.due_wall, Reason::Draining)

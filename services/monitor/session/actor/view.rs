@@ -10,37 +10,45 @@ use crate::session::View;
 impl Actor {
     /// The session at this moment.
     pub(super) fn view(&self) -> View {
-        let usage = self.journal.usage();
+        let usage = self.core.usage();
         let now = clock::monotonic();
         let state = if self.presence.connected { ClientState::Connected } else { ClientState::Away };
         View {
             client: Client {
-                client_id: self.client_id.clone(),
+                client_id: self.client_id.to_string(),
                 name: self.hello.client_name.clone(),
                 address: self.address.clone(),
                 version: self.hello.client_version.clone(),
                 state: state.into(),
                 state_time: Some(Timestamp::from(self.presence.since)),
-                session: self.session.clone(),
-                order_count: u32::try_from(self.book.standing()).unwrap_or(u32::MAX),
-                started_run_count: self.tally.started_runs(),
-                sent_result_count: self.tally.sent_results,
-                acknowledged_sequence: self.journal.acknowledged(),
-                sent_bytes: self.tally.sent_bytes,
-                received_bytes: self.tally.received_bytes,
+                session: self.core.session().to_owned(),
+                order_count: u32::try_from(self.core.book.standing()).unwrap_or(u32::MAX),
+                started_run_count: self.core.tally.started_runs(),
+                sent_result_count: self.core.tally.sent_results,
+                acknowledged_sequence: self.core.acknowledged(),
+                sent_bytes: self.core.tally.sent_bytes,
+                received_bytes: self.core.tally.received_bytes,
             },
             queue: Queue {
-                client_id: self.client_id.clone(),
+                client_id: self.client_id.to_string(),
                 due_count: self.runs.waiting(),
                 in_flight_count: self.runs.in_flight(),
                 unacknowledged_count: usage.records,
                 oldest_age: usage.oldest.map(|oldest| vantage_probes::stopwatch::to_proto(now.saturating_duration_since(oldest))),
                 journal_bytes: usage.bytes,
-                journal_limit_bytes: self.shared.settings.journal.bytes,
-                skipped: self.tally.skipped().into_iter().map(|(reason, count)| SkippedCount { reason: reason.into(), count }).collect(),
-                ..Queue::default()
+                journal_limit_bytes: self.shared.settings.bounds().bytes,
+                skipped: self
+                    .core
+                    .tally
+                    .skipped()
+                    .into_iter()
+                    .map(|(reason, count)| SkippedCount { reason: reason.into(), count })
+                    .collect(),
+                session_count: u32::try_from(usage.sessions).unwrap_or(u32::MAX),
+                unwritten_bytes: usage.unwritten_bytes,
+                unwritten_limit_bytes: self.shared.settings.bounds().unwritten_bytes,
             },
-            tally: self.tally.clone(),
+            tally: self.core.tally.clone(),
         }
     }
 }

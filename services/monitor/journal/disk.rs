@@ -1,0 +1,364 @@
+//! The database of the journal.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use prost::Message;
+use ring::digest::SHA256;
+use rusqlite::{Connection, Transaction, params};
+use vantage_daemon::{
+    data::Folder,
+    exit::{Exit, Fatal},
+    sqlite::{self, OpenError, Schema, Sync},
+};
+
+use super::{Block, Changes, Placement, Trim, WINDOW, accounts::Accounts, records};
+
+const SCHEMA: Schema = Schema { application_id: 0x5661_6e4a, migrations: &[include_str!("schema.sql")] };
+/// What the file is called in its folder.
+const FILE: &str = "journal.db";
+/// Free pages that are given back to the file system at a time: 4 MiB.
+const VACUUM_PAGES: u32 = 1024;
+
+/// The database of the journal. The calls block on the disk.
+#[derive(Debug)]
+pub struct Disk {
+    connection: Connection,
+    monitor: String,
+    /// By session.
+    lanes: HashMap<String, LaneRow>,
+    folder: Option<Folder>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaneRow {
+    pub(super) id: i64,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+}
+
+/// What came of one client's [`Changes`].
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// What the sessions that were touched take up now, and how many runs lost their results to trims: session, records, bytes, runs.
+    pub lanes: Vec<(String, u64, u64, u64)>,
+}
+
+impl Disk {
+    /// Opens the journal of the monitor of that name in a folder, or in memory. A damaged file is set aside; then its new name is returned too.
+    pub fn open(folder: Option<Folder>, monitor: &str, sync: Sync, now: SystemTime) -> Result<(Self, Option<String>), Fatal> {
+        let file = folder.as_ref().map(|folder| folder.path().join(FILE));
+        let opened = sqlite::open(file.as_deref(), SCHEMA, sync, now).map_err(|error| {
+            let exit = if matches!(error, OpenError::Foreign { .. }) { Exit::Config } else { Exit::OsError };
+            Fatal::new(exit, format!("the journal: {error}"))
+        })?;
+        let aside = opened.set_aside.map(|path| path.display().to_string());
+        Ok((Self { connection: opened.connection, monitor: monitor.to_owned(), lanes: HashMap::new(), folder }, aside))
+    }
+
+    /// The folder it is in; none: it is in memory.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(Folder::path)
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn know_lane(&mut self, session: String, row: LaneRow) {
+        self.lanes.insert(session, row);
+    }
+
+    /// Writes the changes of several clients, all or nothing. Returns what came of each, in their order.
+    pub fn apply(&mut self, changes: &[(&str, &Changes)], now: SystemTime) -> rusqlite::Result<Vec<Written>> {
+        let transaction = self.connection.transaction()?;
+        let mut work = Work { transaction: &transaction, lanes: &self.lanes, news: HashMap::new(), gone: Vec::new(), now_ms: millis(now) };
+        let mut written = Vec::with_capacity(changes.len());
+        for (client_id, changes) in changes {
+            written.push(work.apply(client_id, &self.monitor, changes)?);
+        }
+        let Work { news, gone, .. } = work;
+        transaction.commit()?;
+        self.lanes.extend(news);
+        self.lanes.retain(|session, _| !gone.contains(session));
+        Ok(written)
+    }
+
+    /// Blocks of a session that hold what follows a sequence, up to about so many bytes but at least one: each with its last sequence, and
+    /// without a body where it is damaged.
+    pub fn read(&self, session: &str, after: u64, bytes: usize) -> rusqlite::Result<Vec<(u64, Option<Bytes>)>> {
+        let Some(lane) = self.lanes.get(session) else { return Ok(Vec::new()) };
+        let mut statement =
+            self.connection.prepare_cached("SELECT first, last, digest, body FROM blocks WHERE lane = ?1 AND last > ?2 ORDER BY last")?;
+        let mut rows = statement.query(params![lane.id, signed(after)])?;
+        let (mut blocks, mut size) = (Vec::new(), 0);
+        while size < bytes
+            && let Some(row) = rows.next()?
+        {
+            let (first, last): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let (expected, body): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
+            size += body.len().max(1);
+            let sound = expected == digest_of(first, last, &body);
+            blocks.push((unsigned(last), sound.then(|| body.into())));
+        }
+        Ok(blocks)
+    }
+
+    /// What the files take up, in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap_or_default();
+        unsigned(pragma("page_count") * pragma("page_size"))
+    }
+
+    /// Gives some free pages back, if a quarter of the file is free.
+    pub fn shrink(&self) -> rusqlite::Result<()> {
+        let pages = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        if pages("freelist_count")? * 4 > pages("page_count")?.max(i64::from(VACUUM_PAGES)) {
+            let mut vacuum = self.connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            // A row for each page.
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+        }
+        Ok(())
+    }
+
+    /// Where there is no room on the disk: the oldest results of the session that has most become accounts, which frees pages for others.
+    /// None: nothing can be freed.
+    pub fn make_room(&mut self, now: SystemTime) -> rusqlite::Result<Option<Written>> {
+        let Some((session, lane)) = self.lanes.iter().max_by_key(|(_, lane)| lane.bytes).map(|(session, lane)| (session.clone(), *lane))
+        else {
+            return Ok(None);
+        };
+        let acknowledged: i64 = self.connection.query_row("SELECT acknowledged FROM lanes WHERE id = ?1", [lane.id], |row| row.get(0))?;
+        // What lies within the window may have been sent, and as much again may be on its way there.
+        let after = unsigned(acknowledged) + 2 * WINDOW;
+        let trim = Trim { session, after, bytes: (lane.bytes / 8).max(1), through: 0 };
+        let written = self.apply(&[("", &Changes { trims: vec![trim], ..Changes::default() })], now)?.pop().unwrap_or_default();
+        Ok(written.lanes.iter().any(|(_, _, left, _)| *left < lane.bytes).then_some(written))
+    }
+
+    /// Moves a file that turned out to be damaged out of the way; this process goes on without it, the next begins anew.
+    pub fn set_aside(&self) -> Option<String> {
+        let file = self.folder()?.join(FILE);
+        let aside = self.folder()?.join(format!("{FILE}.damaged"));
+        for suffix in ["-wal", "-shm", ""] {
+            let with = |path: &Path| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(suffix);
+                name
+            };
+            // What is not there need not be moved.
+            let _ = std::fs::rename(with(&file), with(&aside));
+        }
+        Some(aside.display().to_string())
+    }
+}
+
+/// One transaction.
+struct Work<'t> {
+    transaction: &'t Transaction<'t>,
+    lanes: &'t HashMap<String, LaneRow>,
+    /// Lanes as they will be when it is committed.
+    news: HashMap<String, LaneRow>,
+    gone: Vec<String>,
+    now_ms: i64,
+}
+
+impl Work<'_> {
+    fn apply(&mut self, client_id: &str, monitor: &str, changes: &Changes) -> rusqlite::Result<Written> {
+        let mut touched: Vec<(String, u64)> = Vec::new();
+        if let Some((hello, address)) = &changes.client {
+            let mut put = self.transaction.prepare_cached("INSERT OR REPLACE INTO clients VALUES (?1, ?2, ?3, ?4)")?;
+            put.execute(params![client_id, hello.client_name, hello.client_version, address])?;
+        }
+        for session in &changes.opened {
+            let mut open = self.transaction.prepare_cached("INSERT INTO lanes (client_id, session, monitor) VALUES (?1, ?2, ?3)")?;
+            let id = open.insert(params![client_id, session, monitor])?;
+            self.news.insert(session.clone(), LaneRow { id, records: 0, bytes: 0 });
+        }
+        for (id, placement) in &changes.placed {
+            self.place(client_id, *id, placement)?;
+        }
+        for block in &changes.blocks {
+            self.insert(block)?;
+            touched.push((block.session.clone(), 0));
+        }
+        for (id, ledger) in &changes.ledgers {
+            let mut update = self.transaction.prepare_cached("UPDATE orders SET next = ?3, open = ?4 WHERE client_id = ?1 AND id = ?2")?;
+            update.execute(params![client_id, signed(*id), signed(ledger.next), ledger.open.map(signed)])?;
+        }
+        for (id, end) in &changes.ended {
+            let mut update = self.transaction.prepare_cached("UPDATE orders SET end = ?3, ended = 1 WHERE client_id = ?1 AND id = ?2")?;
+            update.execute(params![client_id, signed(*id), signed(*end)])?;
+        }
+        for id in &changes.dropped {
+            let mut delete = self.transaction.prepare_cached("DELETE FROM orders WHERE client_id = ?1 AND id = ?2")?;
+            delete.execute(params![client_id, signed(*id)])?;
+        }
+        for (session, sequence) in &changes.acknowledged {
+            self.acknowledge(session, *sequence)?;
+            touched.push((session.clone(), 0));
+        }
+        for trim in &changes.trims {
+            let lost = self.trim(trim)?;
+            touched.push((trim.session.clone(), lost));
+        }
+        for session in &changes.finished {
+            if let Some(lane) = self.lane(session) {
+                self.transaction.prepare_cached("DELETE FROM blocks WHERE lane = ?1")?.execute([lane.id])?;
+                self.transaction.prepare_cached("DELETE FROM lanes WHERE id = ?1")?.execute([lane.id])?;
+                self.gone.push(session.clone());
+            }
+        }
+        if changes.forget {
+            self.transaction.execute("DELETE FROM blocks WHERE lane IN (SELECT id FROM lanes WHERE client_id = ?1)", [client_id])?;
+            for table in ["lanes", "orders", "clients"] {
+                self.transaction.execute(&format!("DELETE FROM {table} WHERE client_id = ?1"), [client_id])?;
+            }
+        }
+        let usage = |(session, lost): (String, u64)| {
+            let lane = self.lane(&session)?;
+            Some((session, lane.records, lane.bytes, lost))
+        };
+        Ok(Written { lanes: touched.into_iter().filter_map(usage).collect() })
+    }
+
+    fn lane(&self, session: &str) -> Option<LaneRow> {
+        self.news.get(session).or_else(|| self.lanes.get(session)).copied()
+    }
+
+    fn place(&self, client_id: &str, id: u64, placement: &Placement) -> rusqlite::Result<()> {
+        let Placement { start, anchor_ns, first_run, end } = placement;
+        let start = start.encode_to_vec();
+        let digest = digest_of(signed(id), *anchor_ns, &start);
+        let mut put = self.transaction.prepare_cached(
+            "INSERT INTO orders (client_id, id, start, digest, anchor_ns, next, end) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?;
+        put.execute(params![client_id, signed(id), start, digest, anchor_ns, signed(*first_run), end.map(signed)])?;
+        Ok(())
+    }
+
+    fn insert(&mut self, block: &Block) -> rusqlite::Result<()> {
+        let Some(mut lane) = self.lane(&block.session) else { return Ok(()) };
+        let (first, last) = (signed(block.first), signed(block.last));
+        let mut insert = self.transaction.prepare_cached("INSERT INTO blocks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+        let bytes = block.body.len() as u64;
+        insert.execute(params![
+            lane.id,
+            first,
+            last,
+            signed(block.count),
+            signed(bytes),
+            self.now_ms,
+            digest_of(first, last, &block.body),
+            &block.body[..]
+        ])?;
+        self.transaction.prepare_cached("UPDATE lanes SET last = max(last, ?2) WHERE id = ?1")?.execute(params![lane.id, last])?;
+        lane.records += block.count;
+        lane.bytes += bytes;
+        self.news.insert(block.session.clone(), lane);
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, session: &str, sequence: u64) -> rusqlite::Result<()> {
+        let Some(lane) = self.lane(session) else { return Ok(()) };
+        let mut update = self.transaction.prepare_cached("UPDATE lanes SET acknowledged = max(acknowledged, ?2) WHERE id = ?1")?;
+        update.execute(params![lane.id, signed(sequence)])?;
+        let freed = self.delete(lane.id, 0, sequence)?;
+        self.account(session, lane, freed);
+        Ok(())
+    }
+
+    /// Deletes the blocks that end after `after` and not after `through`. Returns how many records and bytes they had.
+    fn delete(&self, lane: i64, after: u64, through: u64) -> rusqlite::Result<(u64, u64)> {
+        let mut delete =
+            self.transaction.prepare_cached("DELETE FROM blocks WHERE lane = ?1 AND last > ?2 AND last <= ?3 RETURNING records, bytes")?;
+        let rows =
+            delete.query_map(params![lane, signed(after), signed(through)], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        let mut freed = (0, 0);
+        for row in rows {
+            let (records, bytes) = row?;
+            freed = (freed.0 + unsigned(records), freed.1 + unsigned(bytes));
+        }
+        Ok(freed)
+    }
+
+    fn account(&mut self, session: &str, mut lane: LaneRow, freed: (u64, u64)) {
+        lane.records = lane.records.saturating_sub(freed.0);
+        lane.bytes = lane.bytes.saturating_sub(freed.1);
+        self.news.insert(session.to_owned(), lane);
+    }
+
+    /// Puts accounts in the place of the oldest blocks that were never sent. Returns how many runs lost their results.
+    fn trim(&mut self, trim: &Trim) -> rusqlite::Result<u64> {
+        let Some(lane) = self.lane(&trim.session) else { return Ok(0) };
+        let (mut accounts, mut freed, mut begin, mut through) = (Accounts::default(), 0, None, 0);
+        {
+            let mut select = self
+                .transaction
+                .prepare_cached("SELECT first, last, bytes, body FROM blocks WHERE lane = ?1 AND first > ?2 ORDER BY last")?;
+            let mut rows = select.query(params![lane.id, signed(trim.after)])?;
+            while let Some(row) = rows.next()? {
+                let (first, last, bytes): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                if freed >= trim.bytes && unsigned(last) > trim.through {
+                    break;
+                }
+                let body: Vec<u8> = row.get(3)?;
+                freed += unsigned(bytes);
+                begin.get_or_insert(first);
+                through = unsigned(last);
+                // What can't be read can't be accounted for; the hole in the sequences shows it.
+                records(body.into()).flatten().for_each(|record| accounts.add(0, record));
+            }
+        }
+        let (lost, Some(begin)) = (accounts.lost_runs(), begin) else { return Ok(0) };
+        if lost == 0 {
+            // Accounts alone: they would only be written again.
+            return Ok(0);
+        }
+        let freed = self.delete(lane.id, unsigned(begin) - 1, through)?;
+        self.account(&trim.session, lane, freed);
+        let (mut body, mut count) = (Vec::new(), 0);
+        for (_, record) in accounts.into_records() {
+            count += 1;
+            // Memory that grows takes everything.
+            let _ = record.encode_length_delimited(&mut body);
+        }
+        self.insert(&Block { session: trim.session.clone(), first: unsigned(begin), last: through, count, body: body.into() })?;
+        Ok(lost)
+    }
+}
+
+/// What a row must hash to: the first 8 bytes of SHA-256, against bytes that flipped, not against people.
+pub(super) fn digest_of(first: i64, second: i64, body: &[u8]) -> [u8; 8] {
+    let mut context = ring::digest::Context::new(&SHA256);
+    context.update(&first.to_be_bytes());
+    context.update(&second.to_be_bytes());
+    context.update(body);
+    let mut short = [0; 8];
+    short.copy_from_slice(&context.finish().as_ref()[..8]);
+    short
+}
+
+/// Which life of the machine this is; empty where that can't be told.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim_end().to_owned()
+}
+
+/// SQLite's integers are signed; what is counted here never comes near the difference.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

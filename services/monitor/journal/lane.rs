@@ -1,0 +1,400 @@
+//! One session's log, as its owner sees it: what is not yet written, what is on the disk, what may be sent. Pure: the disk is somebody else's.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, SystemTime},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use tokio::time::Instant;
+use vantage_contract::v1::ProbeResult;
+
+use super::{Block, Bounds, Entry, OrderId, StoredLane, Trim, WINDOW, accounts::Accounts};
+use crate::schedule::Now;
+
+/// What one block holds at most, but for its last record: what is read back at once.
+const BLOCK_BYTES: usize = 256 * 1024;
+/// What waits in memory to be sent, of what is on the disk already.
+const READY_BYTES: usize = 512 * 1024;
+/// How finely the ages of records are told apart.
+const MARK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One session's log.
+#[derive(Debug)]
+pub struct Lane {
+    session: String,
+    bounds: Bounds,
+    /// The last sequence given.
+    last: u64,
+    /// Sequences that the next record takes besides its own.
+    gap: u64,
+    /// The last sequence that is on the disk.
+    written: u64,
+    /// The last sequence that may have been sent at any time.
+    sent: u64,
+    /// The last sequence acknowledged, and the last one of which the disk knows that.
+    acknowledged: u64,
+    acknowledged_on_disk: u64,
+    /// The last sequence put into the present stream.
+    cursor: u64,
+    /// Records that nobody has begun to write, and their bytes.
+    pending: VecDeque<Entry>,
+    pending_bytes: u64,
+    /// So many make accounts of the oldest.
+    compact_at: u64,
+    /// Records that are being written, and their bytes.
+    writing: Vec<Entry>,
+    writing_bytes: u64,
+    /// What follows the cursor, and its bytes as encoded.
+    ready: VecDeque<ProbeResult>,
+    ready_bytes: usize,
+    /// The last sequence in `ready`, or the cursor.
+    ready_through: u64,
+    /// What is being read from the disk: what follows this sequence.
+    fetching: Option<u64>,
+    /// A trim is on its way: nothing is read that it may drop.
+    trimming: bool,
+    /// What is on the disk: records, and their bytes.
+    on_disk: (u64, u64),
+    /// When the records up to some sequences were appended.
+    marks: VecDeque<(u64, Instant)>,
+    dropped_runs: u64,
+}
+
+impl Lane {
+    /// An empty log.
+    pub fn new(session: String, bounds: Bounds) -> Self {
+        Self {
+            session,
+            bounds,
+            last: 0,
+            gap: 0,
+            written: 0,
+            sent: 0,
+            acknowledged: 0,
+            acknowledged_on_disk: 0,
+            cursor: 0,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            compact_at: bounds.unwritten_bytes,
+            writing: Vec::new(),
+            writing_bytes: 0,
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            ready_through: 0,
+            fetching: None,
+            trimming: false,
+            on_disk: (0, 0),
+            marks: VecDeque::new(),
+            dropped_runs: 0,
+        }
+    }
+
+    /// The log as it was found on the disk.
+    pub fn resume(stored: StoredLane, bounds: Bounds, now: Now) -> Self {
+        let StoredLane { session, last, acknowledged, records, bytes, marks, gap, .. } = stored;
+        let since = |at: SystemTime| {
+            // The one place where a wall clock tells an age: no other clock goes on while the process is away.
+            let age = now.wall.duration_since(at).unwrap_or_default();
+            now.monotonic.checked_sub(age).unwrap_or(now.monotonic)
+        };
+        Self {
+            last,
+            gap,
+            written: last,
+            // How far the process before this one came is not known; further it was not allowed to go.
+            sent: last.min(acknowledged + WINDOW),
+            acknowledged,
+            acknowledged_on_disk: acknowledged,
+            cursor: acknowledged,
+            ready_through: acknowledged,
+            on_disk: (records, bytes),
+            marks: marks.into_iter().map(|(last, at)| (last, since(at))).collect(),
+            ..Self::new(session, bounds)
+        }
+    }
+
+    /// Its name.
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// Appends a record. It gets its session and sequence, and is returned with them.
+    pub fn append(&mut self, order: OrderId, mut record: ProbeResult, now: Instant) -> ProbeResult {
+        let first = self.last + 1;
+        self.last += 1 + std::mem::take(&mut self.gap);
+        record.sequence = self.last;
+        record.sequence_count = self.last + 1 - first;
+        record.session.clone_from(&self.session);
+        let entry = Entry {
+            first,
+            last: self.last,
+            order,
+            run: record.run,
+            run_count: record.run_count.max(1),
+            encoded: record.encode_to_vec().into(),
+        };
+        match self.marks.back_mut() {
+            Some((last, at)) if now.saturating_duration_since(*at) < MARK_INTERVAL => *last = self.last,
+            _ => self.marks.push_back((self.last, now)),
+        }
+        self.pending_bytes += entry.encoded.len() as u64;
+        self.pending.push_back(entry);
+        if self.pending_bytes > self.compact_at {
+            self.compact();
+        }
+        record
+    }
+
+    /// The disk is too slow, or takes nothing at all: the oldest that waits becomes accounts, until an eighth is free.
+    fn compact(&mut self) {
+        let most = self.bounds.unwritten_bytes - self.bounds.unwritten_bytes / 8;
+        let mut accounts = Accounts::default();
+        while self.pending_bytes > most
+            && let Some(entry) = self.pending.pop_front()
+        {
+            self.pending_bytes -= entry.encoded.len() as u64;
+            // What was encoded here can be decoded.
+            if let Ok(record) = ProbeResult::decode(&*entry.encoded) {
+                accounts.add(entry.order, record);
+            }
+        }
+        self.dropped_runs += accounts.lost_runs();
+        let mut account_bytes = 0;
+        for (order, record) in accounts.into_records().into_iter().rev() {
+            let entry = Entry {
+                first: record.sequence + 1 - record.sequence_count,
+                last: record.sequence,
+                order,
+                run: record.run,
+                run_count: record.run_count,
+                encoded: record.encode_to_vec().into(),
+            };
+            account_bytes += entry.encoded.len() as u64;
+            self.pending.push_front(entry);
+        }
+        self.pending_bytes += account_bytes;
+        // Accounts can't be made smaller: where there are many, it is not tried again for each record.
+        self.compact_at = self.bounds.unwritten_bytes.max(account_bytes * 2);
+    }
+
+    /// Takes what waits to be written, if nothing is being written: blocks for the disk, and whose runs they account for.
+    pub fn hand_over(&mut self) -> (Vec<Block>, Vec<(OrderId, u64, u64)>) {
+        let mut blocks = Vec::new();
+        if !self.writing.is_empty() || self.pending.is_empty() {
+            return (blocks, Vec::new());
+        }
+        self.writing = std::mem::take(&mut self.pending).into();
+        self.writing_bytes = std::mem::take(&mut self.pending_bytes);
+        self.compact_at = self.bounds.unwritten_bytes;
+        let mut rest = &self.writing[..];
+        while let Some(first) = rest.first() {
+            let (mut bytes, mut count) = (0, 0);
+            while count < rest.len() && bytes < BLOCK_BYTES {
+                bytes += rest[count].encoded.len() + 3;
+                count += 1;
+            }
+            let (block, later) = rest.split_at(count);
+            let mut body = BytesMut::with_capacity(bytes);
+            for entry in block {
+                // Writing to memory that grows does not fail.
+                let _ = prost::encode_length_delimiter(entry.encoded.len(), &mut body);
+                body.put_slice(&entry.encoded);
+            }
+            let last = block.last().map_or(first.last, |entry| entry.last);
+            blocks.push(Block { session: self.session.clone(), first: first.first, last, count: count as u64, body: body.freeze() });
+            rest = later;
+        }
+        (blocks, self.writing.iter().map(|entry| (entry.order, entry.run, entry.run_count)).collect())
+    }
+
+    /// What was handed over is on the disk.
+    pub fn written(&mut self) {
+        self.writing_bytes = 0;
+        for entry in std::mem::take(&mut self.writing) {
+            // What was just measured need not be read back, as long as the stream keeps up.
+            let follows = self.ready_through == self.written && !self.trimming && self.fetching.is_none();
+            self.written = entry.last;
+            if follows
+                && self.ready_bytes < READY_BYTES
+                && let Ok(record) = ProbeResult::decode(entry.encoded)
+            {
+                self.make_ready(record);
+            }
+        }
+    }
+
+    fn make_ready(&mut self, record: ProbeResult) {
+        self.ready_bytes += record.encoded_len();
+        self.ready_through = record.sequence;
+        self.ready.push_back(record);
+    }
+
+    /// The disk knows an acknowledgement.
+    pub fn acknowledged_on_disk(&mut self, sequence: u64) {
+        self.acknowledged_on_disk = self.acknowledged_on_disk.max(sequence);
+    }
+
+    /// What is on the disk now: records and bytes.
+    pub fn note_usage(&mut self, records: u64, bytes: u64) {
+        self.on_disk = (records, bytes);
+    }
+
+    /// A trim was done; it cost so many runs their results.
+    pub fn trimmed(&mut self, dropped_runs: u64) {
+        self.trimming = false;
+        self.dropped_runs += dropped_runs;
+    }
+
+    /// Forgets all up to `sequence`, if that has been sent. False: it has not, and nothing changed.
+    pub fn acknowledge(&mut self, sequence: u64) -> bool {
+        if sequence > self.sent {
+            return false;
+        }
+        self.acknowledged = self.acknowledged.max(sequence);
+        if self.cursor < self.acknowledged {
+            // It was sent in an earlier stream.
+            self.cursor = self.acknowledged;
+            self.ready_through = self.ready_through.max(self.cursor);
+            while let Some(record) = self.ready.pop_front_if(|record| record.sequence <= self.cursor) {
+                self.ready_bytes -= record.encoded_len();
+            }
+        }
+        while self.marks.front().is_some_and(|(last, _)| *last <= self.acknowledged) {
+            self.marks.pop_front();
+        }
+        true
+    }
+
+    /// Begins to send from the first that is not acknowledged.
+    pub fn rewind(&mut self) {
+        self.cursor = self.acknowledged;
+        self.ready_through = self.cursor;
+        self.ready = VecDeque::new();
+        self.ready_bytes = 0;
+    }
+
+    /// What should be read from the disk: what follows this sequence. To be answered with [`fetched`](Self::fetched).
+    pub fn fetch(&mut self) -> Option<u64> {
+        let wanted = self.ready.is_empty() && self.fetching.is_none() && !self.trimming && self.may_send();
+        wanted.then(|| *self.fetching.insert(self.cursor))
+    }
+
+    /// What was read from the disk: blocks, each with its last sequence; the first may begin before what was asked for. One without a body can't
+    /// be read any more: what was in it is lost, and passed over.
+    pub fn fetched(&mut self, after: u64, blocks: Vec<(u64, Option<Bytes>)>) {
+        if self.fetching != Some(after) {
+            return;
+        }
+        self.fetching = None;
+        if self.cursor != after || !self.ready.is_empty() {
+            return;
+        }
+        for (last, body) in blocks {
+            let records: Option<Vec<ProbeResult>> = body.and_then(|body| super::records(body).collect::<Result<_, _>>().ok());
+            match records {
+                Some(records) => records.into_iter().filter(|record| record.sequence > after).for_each(|record| self.make_ready(record)),
+                None if self.ready.is_empty() => {
+                    tracing::error!(session = self.session, after = self.cursor, last, "results of the journal are lost: it was damaged");
+                    (self.cursor, self.ready_through) = (last, last);
+                }
+                // It will be the first one the next time.
+                None => return,
+            }
+        }
+    }
+
+    /// Whether there is something to send that may be sent.
+    pub fn may_send(&self) -> bool {
+        self.cursor < self.written && self.cursor < self.acknowledged_on_disk + WINDOW
+    }
+
+    /// Whether the next record to send is at hand.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty() && self.may_send()
+    }
+
+    /// The next record to send.
+    pub fn send(&mut self) -> Option<ProbeResult> {
+        if !self.may_send() {
+            return None;
+        }
+        let record = self.ready.pop_front()?;
+        self.ready_bytes -= record.encoded_len();
+        self.cursor = record.sequence;
+        self.sent = self.sent.max(self.cursor);
+        Some(record)
+    }
+
+    /// What has to be dropped for the bounds at `now`; it is not looked for again until [`trimmed`](Self::trimmed).
+    pub fn trim(&mut self, now: Instant) -> Option<Trim> {
+        if self.trimming || self.fetching.is_some() {
+            return None;
+        }
+        let bytes = self.on_disk.1.saturating_sub(self.bounds.bytes);
+        // Room for some more at once: accounts merge better, and it is done less often.
+        let bytes = if bytes > 0 { bytes + (self.bounds.bytes / 16).min(8 << 20) } else { 0 };
+        let is_old = |(_, at): &&(u64, Instant)| now.saturating_duration_since(*at) > self.bounds.age;
+        let through = self.marks.iter().take_while(is_old).last().map_or(0, |(last, _)| *last);
+        let after = self.sent.max(self.ready_through);
+        if (bytes == 0 && through <= after) || self.written <= after {
+            return None;
+        }
+        // What is dropped has no age any more; what was sent keeps its own.
+        self.marks.retain(|(last, _)| *last <= after || *last > through);
+        self.trimming = true;
+        Some(Trim { session: self.session.clone(), after, bytes, through })
+    }
+
+    /// How many runs were dropped by the bounds since it was last asked.
+    pub fn take_dropped_runs(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped_runs)
+    }
+
+    /// The last sequence acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// The last sequence given.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Whether all that there is was put into the present stream.
+    pub fn is_sent(&self) -> bool {
+        self.cursor == self.last
+    }
+
+    /// Whether all that there is was sent at some time.
+    pub fn was_sent(&self) -> bool {
+        self.sent == self.last
+    }
+
+    /// Whether everything is acknowledged, and the disk knows.
+    pub fn is_finished(&self) -> bool {
+        self.acknowledged_on_disk == self.last
+    }
+
+    /// Records that are not acknowledged, and their bytes.
+    pub fn usage(&self) -> (u64, u64) {
+        let waiting = (self.pending.len() + self.writing.len()) as u64;
+        // The disk forgets what is acknowledged a little later, and only by whole blocks.
+        let left = self.last - self.acknowledged;
+        if left == 0 { (0, 0) } else { ((self.on_disk.0 + waiting).min(left), self.on_disk.1 + self.unwritten_bytes()) }
+    }
+
+    /// Bytes that are not yet on the disk.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.pending_bytes + self.writing_bytes
+    }
+
+    /// When the oldest that is not acknowledged was appended, about.
+    pub fn oldest(&self) -> Option<Instant> {
+        (self.acknowledged < self.last).then(|| self.marks.front().map(|(_, at)| *at)).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests;
