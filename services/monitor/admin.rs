@@ -63,6 +63,7 @@ impl AdminService for Admin {
             draining: shared.drain.is_cancelled(),
             waiting_count: u32::try_from(shared.admission.waiting()).unwrap_or(u32::MAX),
             waiting_limit: u32::try_from(shared.settings.limits.max_waiting).unwrap_or(u32::MAX),
+            kinds: shared.admission.load().to_proto(),
             ..GetMonitorResponse::default()
         }))
     }

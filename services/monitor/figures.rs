@@ -10,6 +10,8 @@ use prometheus_client::{
 };
 use vantage_contract::v1::{Outcome, Reason};
 
+use crate::admission::{Bound, Load, Pace};
+
 /// The monitor at one moment, in plain numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -21,12 +23,8 @@ pub struct Snapshot {
     pub results: BTreeMap<(Outcome, Reason), u64>,
     /// Runs skipped since the process began, by reason, with all of each range.
     pub skipped: BTreeMap<Reason, u64>,
-    /// Runs in flight.
-    pub in_flight: usize,
-    /// Runs that may be in flight at once.
-    pub in_flight_limit: usize,
-    /// Runs that may wait at once.
-    pub waiting_limit: usize,
+    /// Runs in flight and waiting, and how many may be.
+    pub load: Load,
     /// From due to started.
     pub lateness: Lateness,
     /// Whether the monitor is stopping.
@@ -136,14 +134,27 @@ impl Page<'_> {
         self.counters("results", "Results, by outcome and reason; a skipped record counts once.", results)?;
         let skipped = snapshot.skipped.iter().map(|(reason, count)| ([("reason", label(reason.as_str_name(), "REASON_"))], *count));
         self.counters("runs_skipped", "Runs that did not happen, by reason.", skipped)?;
-        self.gauge("in_flight", "Runs in flight.", snapshot.in_flight)?;
-        self.gauge("in_flight_limit", "Runs that may be in flight at once.", snapshot.in_flight_limit)?;
-        self.gauge("waiting_limit", "Runs that may wait at once.", snapshot.waiting_limit)?;
+        self.load(&snapshot.load)?;
         self.gauge("draining", "Whether the monitor is stopping (1).", usize::from(snapshot.draining))?;
         let lateness = &snapshot.lateness;
         self.0
             .encode_descriptor("lateness", "From due to started.", Some(&Unit::Seconds), MetricType::Histogram)?
             .encode_histogram::<Nothing>(lateness.sum.as_secs_f64(), lateness.counts.iter().sum(), &lateness.buckets(), None)
+    }
+
+    fn load(&mut self, load: &Load) -> fmt::Result {
+        let Load { places, kinds, waiting } = load;
+        self.gauge("in_flight", "Runs in flight.", places.taken(Pace::Prompt))?;
+        self.gauge("in_flight_limit", "Runs that may be in flight at once.", places.limit(Pace::Prompt))?;
+        let by_kind =
+            |number: fn(&Bound, Pace) -> usize| kinds.iter().map(move |(kind, bound)| ([("kind", *kind)], number(bound, Pace::Prompt)));
+        self.gauges("kind_in_flight", "Runs in flight, by kind.", None, by_kind(Bound::taken))?;
+        self.gauges("kind_in_flight_limit", "Runs that may be in flight at once, by kind.", None, by_kind(Bound::limit))?;
+        let by_pace = |number: fn(&Bound, Pace) -> usize| Pace::ALL.map(|pace| ([("pace", pace.name())], number(places, pace)));
+        self.gauges("pace_in_flight", "Runs in flight of orders of a pace or of a slower one.", None, by_pace(Bound::taken))?;
+        self.gauges("pace_in_flight_limit", "How many these may be at once.", None, by_pace(Bound::limit))?;
+        self.gauge("waiting", "Runs due that wait for their turn.", waiting.taken(Pace::Prompt))?;
+        self.gauge("waiting_limit", "Runs that may wait at once.", waiting.limit(Pace::Prompt))
     }
 
     fn queues(&mut self, clients: &[ClientFigures]) -> fmt::Result {
@@ -203,6 +214,7 @@ mod tests {
     use prometheus_client::encoding::text;
 
     use super::*;
+    use crate::{admission::Admission, config::Limits};
 
     fn page(snapshot: &Snapshot) -> String {
         let mut page = String::new();
@@ -229,9 +241,7 @@ mod tests {
             started: BTreeMap::from([("ping", 7)]),
             results: BTreeMap::from([((Outcome::Passed, Reason::Unspecified), 6), ((Outcome::Failed, Reason::TimedOut), 1)]),
             skipped: BTreeMap::from([(Reason::Overloaded, 40)]),
-            in_flight: 2,
-            in_flight_limit: 1000,
-            waiting_limit: 10_000,
+            load: Admission::new(Limits::default()).load(),
             lateness,
             draining: false,
         });
@@ -243,8 +253,15 @@ mod tests {
             r#"vantage_monitor_results_total{outcome="passed",reason="none"} 6"#,
             r#"vantage_monitor_results_total{outcome="failed",reason="timed_out"} 1"#,
             r#"vantage_monitor_runs_skipped_total{reason="overloaded"} 40"#,
-            "vantage_monitor_in_flight 2",
+            "vantage_monitor_in_flight 0",
             "vantage_monitor_in_flight_limit 1000",
+            r#"vantage_monitor_kind_in_flight{kind="tcp"} 0"#,
+            r#"vantage_monitor_kind_in_flight_limit{kind="tcp"} 750"#,
+            r#"vantage_monitor_pace_in_flight{pace="slow"} 0"#,
+            r#"vantage_monitor_pace_in_flight_limit{pace="slow"} 500"#,
+            r#"vantage_monitor_pace_in_flight_limit{pace="new"} 750"#,
+            "vantage_monitor_waiting 0",
+            "vantage_monitor_waiting_limit 10000",
             "vantage_monitor_draining 0",
             r#"vantage_monitor_lateness_seconds_bucket{le="0.001"} 2"#,
             r#"vantage_monitor_lateness_seconds_bucket{le="30.0"} 3"#,

@@ -53,6 +53,7 @@ fn queues_are_shown_in_columns() {
             SkippedCount { reason: Reason::Overloaded.into(), count: 7 },
             SkippedCount { reason: Reason::StillRunning.into(), count: 1 },
         ],
+        ..Queue::default()
     };
     let expected = "\
 CLIENT  DUE  IN FLIGHT  UNACKED      OLDEST  JOURNAL     LIMIT  SKIPPED
