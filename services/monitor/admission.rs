@@ -68,7 +68,8 @@ pub struct Load {
 impl Drop for Place {
     fn drop(&mut self) {
         // Before the seat is freed, so that the order's next run is judged by this one.
-        self.facts.habit.held(clock::monotonic().saturating_duration_since(self.since));
+        let timeout = self.facts.plan.as_ref().map(|plan| plan.timeout()).unwrap_or_default();
+        self.facts.habit.held(clock::monotonic().saturating_duration_since(self.since), timeout);
     }
 }
 
@@ -96,8 +97,7 @@ impl Admission {
             return Err(Reason::Draining);
         }
         let facts = &ticket.facts;
-        let timeout = facts.plan.as_ref().map(|plan| plan.timeout()).unwrap_or_default();
-        let class = Class { kind: facts.kind(), pace: facts.habit.pace(timeout) };
+        let class = Class { kind: facts.kind(), pace: facts.habit.pace() };
         let (waker, seat) = oneshot::channel();
         let entry = self.lock().enter(class, facts.habit.wants(ticket.due), || waker);
         let seat = match entry {

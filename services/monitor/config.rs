@@ -94,16 +94,17 @@ pub struct Tls {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Runs in flight; further ones wait. 1 to 100,000. Default 1000. Orders whose last run took more than a second, or more than a quarter of
-    /// its timeout, have half of them at most, together with orders that have not had a run yet three quarters.
+    /// Runs in flight; further ones wait. 1 to 100,000. Default 1000. Orders whose last two runs took long (more than a second, or more
+    /// than a quarter of the timeout) have half of them at most; together with orders that are unproven (they have had no run yet, or only
+    /// the last took long) three quarters.
     #[serde(deserialize_with = "fields::number::<1, 100_000, _, _>")]
     pub in_flight: usize,
-    /// Runs of one kind in flight, by kind: `{"http": 200}`; of these, orders that are slow or new have the same shares. 1 to 100,000, and
+    /// Runs of one kind in flight, by kind: `{"http": 200}`; of these, slow and unproven orders have the same shares. 1 to 100,000, and
     /// never more than `in_flight`. Default, for each kind that is not named: three quarters of `in_flight`, rounded down, at least 1, so
     /// that no kind takes every place.
     pub in_flight_by_kind: KindLimits,
-    /// Runs that are due and wait for one in flight to end; further ones are skipped, OVERLOADED. Slow and new orders have the same shares
-    /// of it. 0 to 1,000,000. Default 10,000.
+    /// Runs that are due and wait for one in flight to end; further ones are skipped, OVERLOADED. Slow and unproven orders have the same
+    /// shares of it. 0 to 1,000,000. Default 10,000.
     #[serde(deserialize_with = "fields::number::<0, 1_000_000, _, _>")]
     pub max_waiting: usize,
     /// Clients known, connected or away. A further one takes the place of one that is away, has no orders and was sent all its results; if

@@ -259,7 +259,7 @@ mod tests {
             r#"vantage_monitor_kind_in_flight_limit{kind="tcp"} 750"#,
             r#"vantage_monitor_pace_in_flight{pace="slow"} 0"#,
             r#"vantage_monitor_pace_in_flight_limit{pace="slow"} 500"#,
-            r#"vantage_monitor_pace_in_flight_limit{pace="new"} 750"#,
+            r#"vantage_monitor_pace_in_flight_limit{pace="unproven"} 750"#,
             "vantage_monitor_waiting 0",
             "vantage_monitor_waiting_limit 10000",
             "vantage_monitor_draining 0",

@@ -31,8 +31,8 @@ pub(super) enum Entry {
     Full,
 }
 
-/// Places, and how many of them each pace may take: slow ones half, slow and new ones three quarters, all together all. So prompt runs
-/// always find some, and orders that are new can show that they are prompt, however many others wait for an answer that never comes.
+/// Places, and how many of them each pace may take: slow ones half, slow and unproven ones three quarters, all together all. So prompt
+/// runs always find some, and an order that comes new can show what it is, however many others wait for answers that never come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bound {
     /// Taken by runs of a pace and of all that are slower.

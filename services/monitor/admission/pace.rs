@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// A run that takes longer than this is slow, whatever its timeout.
+/// A run that takes longer than this takes long, whatever its timeout.
 const PROMPT_AT_MOST: Duration = Duration::from_secs(1);
 
 /// How long an order may be expected to hold a place.
@@ -15,22 +15,22 @@ const PROMPT_AT_MOST: Duration = Duration::from_secs(1);
 pub enum Pace {
     /// Its last run was done soon.
     Prompt,
-    /// It has not had a run yet, so nobody knows.
-    New,
-    /// Its last run took longer than a second or than a quarter of its timeout: where it ran out of time, among others.
+    /// It has not had a run yet; or its last one took long, but not the one before: one lost packet tells nothing yet.
+    Unproven,
+    /// Its last two runs took long: more than a second, or more than a quarter of their timeout. Those that run out of time do.
     Slow,
 }
 
 impl Pace {
     /// All of them, from the one that may take every place to the one that may take the fewest.
-    pub const ALL: [Self; 3] = [Self::Prompt, Self::New, Self::Slow];
+    pub const ALL: [Self; 3] = [Self::Prompt, Self::Unproven, Self::Slow];
 
-    /// The pace of an order whose last run took `last` and may take `timeout`.
-    pub fn of(last: Option<Duration>, timeout: Duration) -> Self {
-        match last {
-            None => Self::New,
-            Some(last) if last > PROMPT_AT_MOST.min(timeout / 4) => Self::Slow,
-            Some(_) => Self::Prompt,
+    /// The pace of an order whose last so many runs took long, one after the other. None: it has had no run.
+    pub fn of(long_runs: Option<u32>) -> Self {
+        match long_runs {
+            Some(0) => Self::Prompt,
+            None | Some(1) => Self::Unproven,
+            Some(2..) => Self::Slow,
         }
     }
 
@@ -38,7 +38,7 @@ impl Pace {
     pub fn name(self) -> &'static str {
         match self {
             Self::Prompt => "prompt",
-            Self::New => "new",
+            Self::Unproven => "unproven",
             Self::Slow => "slow",
         }
     }
@@ -50,16 +50,16 @@ pub struct Habit(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// How long its last run held a place.
-    last: Option<Duration>,
+    /// How many runs took long, up to the last one. None: it has had no run.
+    long_runs: Option<u32>,
     /// Since when it has had none, if it wants one.
     unserved: Option<Instant>,
 }
 
 impl Habit {
-    /// Its pace, where a run may take `timeout`.
-    pub fn pace(&self, timeout: Duration) -> Pace {
-        Pace::of(self.lock().last, timeout)
+    /// Its pace.
+    pub fn pace(&self) -> Pace {
+        Pace::of(self.lock().long_runs)
     }
 
     /// A run due at `due` wants a place. Since when has its order waited for one? Runs that were given up count: who goes away
@@ -73,9 +73,11 @@ impl Habit {
         self.lock().unserved = None;
     }
 
-    /// A run has ended that held its place for so long.
-    pub fn held(&self, duration: Duration) {
-        self.lock().last = Some(duration);
+    /// A run has ended that held its place for `duration`, and might have for `timeout`.
+    pub fn held(&self, duration: Duration, timeout: Duration) {
+        let took_long = duration > PROMPT_AT_MOST.min(timeout / 4);
+        let mut known = self.lock();
+        known.long_runs = Some(if took_long { known.long_runs.unwrap_or_default().saturating_add(1) } else { 0 });
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -91,15 +93,23 @@ mod tests {
         Duration::from_millis(millis)
     }
 
+    /// What an order is after runs of these durations, in milliseconds, which might have taken `timeout`.
+    fn after(runs: &[u64], timeout: u64) -> Pace {
+        let habit = Habit::default();
+        runs.iter().for_each(|run| habit.held(millis(*run), millis(timeout)));
+        habit.pace()
+    }
+
     #[test]
-    fn an_order_is_judged_by_its_last_run() {
-        assert_eq!(Pace::of(None, millis(5000)), Pace::New);
-        assert_eq!(Pace::of(Some(millis(1000)), millis(5000)), Pace::Prompt);
-        assert_eq!(Pace::of(Some(millis(1001)), millis(60_000)), Pace::Slow);
-        assert_eq!(Pace::of(Some(millis(100)), millis(400)), Pace::Prompt);
-        assert_eq!(Pace::of(Some(millis(101)), millis(400)), Pace::Slow);
+    fn an_order_is_judged_by_its_last_two_runs() {
+        assert_eq!(after(&[], 5000), Pace::Unproven);
+        assert_eq!(after(&[1000], 5000), Pace::Prompt);
+        assert_eq!(after(&[3, 1001], 60_000), Pace::Unproven, "a lost packet, it may be");
+        assert_eq!(after(&[3, 1001, 1001], 60_000), Pace::Slow);
+        assert_eq!(after(&[101, 101], 400), Pace::Slow);
+        assert_eq!(after(&[101, 101, 100], 400), Pace::Prompt);
         for timeout in [1, 100, 3000, 60_000] {
-            assert_eq!(Pace::of(Some(millis(timeout)), millis(timeout)), Pace::Slow, "it ran out of time");
+            assert_eq!(after(&[timeout, timeout], timeout), Pace::Slow, "it ran out of time");
         }
     }
 
@@ -111,10 +121,5 @@ mod tests {
         assert_eq!(habit.wants(second), first);
         habit.served();
         assert_eq!(habit.wants(second), second);
-        assert_eq!(habit.pace(millis(5000)), Pace::New);
-        habit.held(millis(5000));
-        assert_eq!(habit.pace(millis(5000)), Pace::Slow);
-        habit.held(millis(5));
-        assert_eq!(habit.pace(millis(5000)), Pace::Prompt);
     }
 }

@@ -99,16 +99,17 @@ async fn who_is_cancelled_while_it_waits_or_just_as_it_comes_in_leaks_no_place()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_that_takes_long_is_slow_from_then_on() {
+async fn an_order_whose_runs_take_long_is_slow_from_then_on() {
     let (admission, drain, order) = (admission(16, 0), CancellationToken::new(), order());
-    let pace = || order.habit.pace(5 * SECOND);
-    assert_eq!(pace(), Pace::New);
+    assert_eq!(order.habit.pace(), Pace::Unproven);
     drop(admission.enter(&run(&order, SECOND), &drain).await.unwrap());
-    assert_eq!(pace(), Pace::Prompt);
-    let held = admission.enter(&run(&order, SECOND), &drain).await.unwrap();
-    tokio::time::advance(5 * SECOND).await;
-    drop(held);
-    assert_eq!(pace(), Pace::Slow);
+    assert_eq!(order.habit.pace(), Pace::Prompt);
+    for pace in [Pace::Unproven, Pace::Slow] {
+        let held = admission.enter(&run(&order, SECOND), &drain).await.unwrap();
+        tokio::time::advance(5 * SECOND).await;
+        drop(held);
+        assert_eq!(order.habit.pace(), pace);
+    }
 }
 
 /// Forty orders that never get an answer, and eight places. However long that lasts, each of them gets its turn, one that comes new gets
@@ -132,7 +133,7 @@ async fn black_holes_take_turns_and_displace_nobody() {
         })
         .collect();
     let prompt = order();
-    prompt.habit.held(Duration::from_millis(1));
+    prompt.habit.held(Duration::from_millis(1), SECOND);
     for _ in 0..300 {
         tokio::time::sleep(SECOND).await;
         assert!(admission.enter(&run(&prompt, Duration::ZERO), &drain).await.is_ok(), "{:?}", admission.load());

@@ -20,13 +20,13 @@ fn fill(hall: &mut Hall<u64>, class: Class) -> usize {
 }
 
 #[test]
-fn slow_runs_leave_places_to_new_ones_and_both_to_prompt_ones() {
+fn slow_runs_leave_places_to_unproven_ones_and_both_to_prompt_ones() {
     let mut hall = hall(64, 0, KindLimits::default());
     assert_eq!(fill(&mut hall, class("tcp", Pace::Slow)), 24, "half of the kind's 48");
-    assert_eq!(fill(&mut hall, class("tcp", Pace::New)), 12, "up to three quarters of them");
+    assert_eq!(fill(&mut hall, class("tcp", Pace::Unproven)), 12, "up to three quarters of them");
     assert_eq!(fill(&mut hall, class("tcp", Pace::Prompt)), 12, "up to all");
     assert_eq!(fill(&mut hall, class("udp", Pace::Slow)), 8, "up to half of the 64");
-    assert_eq!(fill(&mut hall, class("udp", Pace::New)), 4, "up to three quarters");
+    assert_eq!(fill(&mut hall, class("udp", Pace::Unproven)), 4, "up to three quarters");
     assert_eq!(fill(&mut hall, class("udp", Pace::Prompt)), 4, "up to all");
 }
 
