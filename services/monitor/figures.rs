@@ -150,9 +150,11 @@ impl Page<'_> {
             |number: fn(&Bound, Pace) -> usize| kinds.iter().map(move |(kind, bound)| ([("kind", *kind)], number(bound, Pace::Prompt)));
         self.gauges("kind_in_flight", "Runs in flight, by kind.", None, by_kind(Bound::taken))?;
         self.gauges("kind_in_flight_limit", "Runs that may be in flight at once, by kind.", None, by_kind(Bound::limit))?;
-        let by_pace = |number: fn(&Bound, Pace) -> usize| Pace::ALL.map(|pace| ([("pace", pace.name())], number(places, pace)));
-        self.gauges("pace_in_flight", "Runs in flight of orders of a pace or of a slower one.", None, by_pace(Bound::taken))?;
-        self.gauges("pace_in_flight_limit", "How many these may be at once.", None, by_pace(Bound::limit))?;
+        self.gauge("slow_in_flight", "Runs in flight of orders whose last two took long.", places.taken(Pace::Slow))?;
+        self.gauge("slow_in_flight_limit", "How many of these may be at once.", places.limit(Pace::Slow))?;
+        let help = "Runs in flight of orders that are slow, new, or took long for the first time.";
+        self.gauge("slow_or_unproven_in_flight", help, places.taken(Pace::Unproven))?;
+        self.gauge("slow_or_unproven_in_flight_limit", "How many of these may be at once.", places.limit(Pace::Unproven))?;
         self.gauge("waiting", "Runs due that wait for their turn.", waiting.taken(Pace::Prompt))?;
         self.gauge("waiting_limit", "Runs that may wait at once.", waiting.limit(Pace::Prompt))
     }
@@ -257,9 +259,10 @@ mod tests {
             "vantage_monitor_in_flight_limit 1000",
             r#"vantage_monitor_kind_in_flight{kind="tcp"} 0"#,
             r#"vantage_monitor_kind_in_flight_limit{kind="tcp"} 750"#,
-            r#"vantage_monitor_pace_in_flight{pace="slow"} 0"#,
-            r#"vantage_monitor_pace_in_flight_limit{pace="slow"} 500"#,
-            r#"vantage_monitor_pace_in_flight_limit{pace="unproven"} 750"#,
+            "vantage_monitor_slow_in_flight 0",
+            "vantage_monitor_slow_in_flight_limit 500",
+            "vantage_monitor_slow_or_unproven_in_flight 0",
+            "vantage_monitor_slow_or_unproven_in_flight_limit 750",
             "vantage_monitor_waiting 0",
             "vantage_monitor_waiting_limit 10000",
             "vantage_monitor_draining 0",

@@ -22,24 +22,12 @@ pub enum Pace {
 }
 
 impl Pace {
-    /// All of them, from the one that may take every place to the one that may take the fewest.
-    pub const ALL: [Self; 3] = [Self::Prompt, Self::Unproven, Self::Slow];
-
     /// The pace of an order whose last so many runs took long, one after the other. None: it has had no run.
     pub fn of(long_runs: Option<u32>) -> Self {
         match long_runs {
             Some(0) => Self::Prompt,
             None | Some(1) => Self::Unproven,
             Some(2..) => Self::Slow,
-        }
-    }
-
-    /// How the figures call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prompt => "prompt",
-            Self::Unproven => "unproven",
-            Self::Slow => "slow",
         }
     }
 }

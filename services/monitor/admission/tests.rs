@@ -145,3 +145,30 @@ async fn black_holes_take_turns_and_displace_nobody() {
     }
     assert_eq!((admission.in_flight(), admission.waiting()), (0, 0));
 }
+
+/// On real threads: who comes in, gives up or is aborted just as it is let in leaves nothing behind, and nobody is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_race_leaks_a_place_or_forgets_one_who_waits() {
+    let (admission, drain) = (admission(6, 500), CancellationToken::new());
+    let tasks: Vec<_> = (0..400_u64)
+        .map(|number| {
+            let (admission, drain, order) = (admission.clone(), drain.clone(), order());
+            tokio::spawn(async move {
+                for round in 0..50 {
+                    // Some are in a hurry, and give up about when their turn comes.
+                    let patience = if (number + round) % 3 == 0 { Duration::from_micros(200 * (round % 8)) } else { MINUTE };
+                    let place = admission.enter(&run(&order, patience), &drain).await;
+                    tokio::task::yield_now().await;
+                    drop(place);
+                }
+            })
+        })
+        .collect();
+    for task in tasks.iter().step_by(7) {
+        tokio::task::yield_now().await;
+        task.abort();
+    }
+    let ended = tokio::time::timeout(MINUTE, futures_util::future::join_all(tasks)).await.expect("all have their turn");
+    assert!(ended.into_iter().all(|ended| ended.is_ok() || ended.is_err_and(|error| error.is_cancelled())));
+    assert_eq!((admission.in_flight(), admission.waiting()), (0, 0));
+}
