@@ -10,6 +10,7 @@ mod https;
 mod lab;
 mod names;
 mod ntp;
+mod overload;
 mod pair;
 mod ping;
 mod real;

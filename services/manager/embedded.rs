@@ -15,5 +15,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(330);
 pub(crate) async fn serve(listener: TcpListener, drain: CancellationToken) -> Result<(), Fatal> {
     let settings =
         Settings { name: EMBEDDED.into(), http_listen: None, drain_timeout: DRAIN_TIMEOUT, data: Data::Memory, ..Settings::default() };
+    vantage_monitor::files::provide(settings.limits.in_flight);
     vantage_monitor::serve(settings, listener, drain).await
 }

@@ -65,6 +65,7 @@ impl AdminService for Admin {
             waiting_count: u32::try_from(shared.admission.waiting()).unwrap_or(u32::MAX),
             waiting_limit: u32::try_from(shared.settings.limits.max_waiting).unwrap_or(u32::MAX),
             journal: Some(journal_status(shared)),
+            kinds: shared.admission.load().to_proto(),
             ..GetMonitorResponse::default()
         }))
     }

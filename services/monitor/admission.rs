@@ -1,42 +1,94 @@
 //! How many runs at once, and what is answered when it is full.
+//!
+//! Each run takes a place of the monitor and one of its kind. Of both, orders that take long may hold a part only ([`Pace`]), so that a
+//! flood of checks that wait for an answer that never comes displaces none that is answered soon, not even one of its own kind. Those for
+//! whom there is no room wait in one hall: who is let in takes all that it needs at once, so nobody holds one place while it waits for
+//! another, and a full class holds up none but its own. The one whose order has had no place for longest goes first: by arrival, those of
+//! short patience would never come to the front of a line that is longer than that.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+mod hall;
+mod pace;
+
+use std::{
+    iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
-use vantage_contract::v1::Reason;
+use vantage_contract::v1::{KindLoad, Reason};
+use vantage_daemon::clock;
 
-use crate::{book::Ticket, config::Limits};
+use crate::{book::Ticket, config::Limits, order::Facts};
+use hall::{Class, Entry, Hall, Turn};
 
-/// The places of a monitor. Runs that are due take one, first come, first served over all clients; while there is none they wait, until
-/// it is too late for them. Cheap to clone; all clones are one.
+pub use hall::{Bound, three_quarters};
+pub use pace::{Habit, Pace};
+
+/// The places of a monitor. Runs that are due take one; while there is none for them they wait, until it is too late for them. Cheap to
+/// clone; all clones are one.
 #[derive(Debug, Clone)]
-pub struct Admission {
-    places: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
-    limits: Limits,
+pub struct Admission(Arc<Mutex<Hall<oneshot::Sender<Seat>>>>);
+
+/// A place, held while the run is in flight. Dropping it frees it, wakes the next, and notes how long the run took.
+#[derive(Debug)]
+pub struct Place {
+    facts: Arc<Facts>,
+    since: Instant,
+    #[expect(dead_code, reason = "held, not read: dropping it frees the place")]
+    seat: Seat,
 }
 
-/// A place, held while the run is in flight.
+/// What is taken in the hall, for as long as it lives.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, not read: dropping it frees the place")] OwnedSemaphorePermit);
+struct Seat {
+    admission: Admission,
+    class: Class,
+}
 
-/// Counts one who waits, for as long as it lives.
-struct Waiting<'w>(&'w AtomicUsize);
+/// One who waits, for as long as it lives. A seat that is given to it just as it gives up is freed with the rest of it.
+struct Waiter<'a> {
+    admission: &'a Admission,
+    class: Class,
+    turn: Turn,
+    seat: oneshot::Receiver<Seat>,
+}
 
-impl Drop for Waiting<'_> {
+/// How full each class is.
+#[derive(Debug, Clone, Default)]
+pub struct Load {
+    /// In flight, over all kinds.
+    pub places: Bound,
+    /// In flight, by kind.
+    pub kinds: Vec<(&'static str, Bound)>,
+    /// Waiting, over all kinds.
+    pub waiting: Bound,
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // Before the seat is freed, so that the order's next run is judged by this one.
+        let timeout = self.facts.plan.as_ref().map(|plan| plan.timeout()).unwrap_or_default();
+        self.facts.habit.held(clock::monotonic().saturating_duration_since(self.since), timeout);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.admission.leave(self.class);
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.admission.lock().give_up(self.class, self.turn);
     }
 }
 
 impl Admission {
     /// All places free.
     pub fn new(limits: Limits) -> Self {
-        Self { places: Arc::new(Semaphore::new(limits.in_flight)), waiting: Arc::default(), limits }
+        Self(Arc::new(Mutex::new(Hall::new(limits))))
     }
 
     /// Takes a place for the run, or says why it is skipped: it is too late, too many wait already, or the monitor is stopping.
@@ -44,102 +96,80 @@ impl Admission {
         if drain.is_cancelled() {
             return Err(Reason::Draining);
         }
-        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(Place(permit));
-        }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.max_waiting {
-            drop(Waiting(&self.waiting));
-            return Err(Reason::Overloaded);
-        }
-        let _waiting = Waiting(&self.waiting);
-        tokio::select! {
-            permit = Arc::clone(&self.places).acquire_owned() => permit.map(Place).map_err(|_| Reason::Draining),
-            () = tokio::time::sleep_until(ticket.give_up) => Err(ticket.too_late),
-            () = drain.cancelled() => Err(Reason::Draining),
-        }
+        let facts = &ticket.facts;
+        let class = Class { kind: facts.kind(), pace: facts.habit.pace() };
+        let (waker, seat) = oneshot::channel();
+        let entry = self.lock().enter(class, facts.habit.wants(ticket.due), || waker);
+        let seat = match entry {
+            Entry::In => Seat { admission: self.clone(), class },
+            Entry::Waiting(turn) => Waiter { admission: self, class, turn, seat }.wait(ticket, drain).await?,
+            Entry::Full => return Err(Reason::Overloaded),
+        };
+        facts.habit.served();
+        Ok(Place { facts: Arc::clone(facts), since: clock::monotonic(), seat })
+    }
+
+    /// How full each class is.
+    pub fn load(&self) -> Load {
+        let hall = self.lock();
+        Load { places: hall.places, kinds: hall.kinds.iter().map(|(kind, bound)| (*kind, *bound)).collect(), waiting: hall.waiting }
     }
 
     /// Runs in flight, over all clients.
     pub fn in_flight(&self) -> usize {
-        self.limits.in_flight.saturating_sub(self.places.available_permits())
+        self.lock().places.taken(Pace::Prompt)
     }
 
     /// Runs that may be in flight.
     pub fn limit(&self) -> usize {
-        self.limits.in_flight
+        self.lock().places.limit(Pace::Prompt)
     }
 
     /// Runs that wait, over all clients.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.lock().waiting.taken(Pace::Prompt)
+    }
+
+    fn leave(&self, class: Class) {
+        let admitted: Vec<_> = {
+            let mut hall = self.lock();
+            hall.leave(class);
+            iter::from_fn(|| hall.next()).collect()
+        };
+        for (class, waker) in admitted {
+            // The seat of one who has just gone comes back, and is dropped here, where the hall is not locked: so it is freed in turn.
+            let _ = waker.send(Seat { admission: self.clone(), class });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hall<oneshot::Sender<Seat>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiter<'_> {
+    async fn wait(mut self, ticket: &Ticket, drain: &CancellationToken) -> Result<Seat, Reason> {
+        tokio::select! {
+            biased;
+            () = drain.cancelled() => Err(Reason::Draining),
+            seat = &mut self.seat => seat.map_err(|_| Reason::Draining),
+            () = tokio::time::sleep_until(ticket.give_up) => Err(ticket.too_late),
+        }
+    }
+}
+
+impl Load {
+    /// By kind, as GetMonitor shows it.
+    pub fn to_proto(&self) -> Vec<KindLoad> {
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let load = |(kind, bound): &(&str, Bound)| KindLoad {
+            kind: (*kind).to_owned(),
+            in_flight_count: number(bound.taken(Pace::Prompt)),
+            in_flight_limit: number(bound.limit(Pace::Prompt)),
+        };
+        self.kinds.iter().map(load).collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use vantage_contract::v1::Check;
-
-    use super::*;
-    use crate::{order::Facts, schedule::Now};
-
-    fn ticket(patience: Duration) -> Ticket {
-        let now = Now::read();
-        Ticket {
-            order: 1,
-            facts: Arc::new(Facts::new(&Check::default(), "", "")),
-            run: 0,
-            due: now.monotonic,
-            due_wall: now.wall,
-            give_up: now.monotonic + patience,
-            too_late: Reason::Overloaded,
-        }
-    }
-
-    fn admission(in_flight: usize, max_waiting: usize) -> Admission {
-        Admission::new(Limits { in_flight, max_waiting, ..Limits::default() })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_run_that_finds_no_place_in_time_is_overloaded() {
-        let (admission, drain) = (admission(1, 10), CancellationToken::new());
-        let held = admission.enter(&ticket(Duration::ZERO), &drain).await.unwrap();
-        assert_eq!(admission.in_flight(), 1);
-        assert_eq!(admission.enter(&ticket(Duration::from_secs(1)), &drain).await.unwrap_err(), Reason::Overloaded);
-        assert_eq!(admission.waiting(), 0);
-        drop(held);
-        assert!(admission.enter(&ticket(Duration::ZERO), &drain).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn those_who_wait_are_served_in_turn_and_bounded() {
-        let (admission, drain) = (admission(1, 1), CancellationToken::new());
-        let held = admission.enter(&ticket(Duration::ZERO), &drain).await.unwrap();
-        let waiting = tokio::spawn({
-            let (admission, drain) = (admission.clone(), drain.clone());
-            async move { admission.enter(&ticket(Duration::from_secs(60)), &drain).await.map(|_| ()) }
-        });
-        while admission.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(admission.enter(&ticket(Duration::from_secs(60)), &drain).await.unwrap_err(), Reason::Overloaded);
-        drop(held);
-        assert_eq!(waiting.await.unwrap(), Ok(()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stopping_monitor_lets_nobody_in() {
-        let (admission, drain) = (admission(1, 10), CancellationToken::new());
-        let _held = admission.enter(&ticket(Duration::ZERO), &drain).await.unwrap();
-        let waiting = tokio::spawn({
-            let (admission, drain) = (admission.clone(), drain.clone());
-            async move { admission.enter(&ticket(Duration::from_secs(60)), &drain).await.map(|_| ()) }
-        });
-        while admission.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
-        drain.cancel();
-        assert_eq!(waiting.await.unwrap(), Err(Reason::Draining));
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use vantage_contract::{
     json,
-    v1::{GetMonitorRequest, GetMonitorResponse, ProbeResult, WatchResultsRequest},
+    v1::{GetMonitorRequest, GetMonitorResponse, JournalStatus, ProbeResult, WatchResultsRequest},
 };
 use vantage_daemon::exit::{Exit, Fatal};
 
@@ -61,7 +61,7 @@ pub(crate) async fn watch(args: &WatchArgs) -> Result<Exit, Fatal> {
 fn description(monitor: &GetMonitorResponse, zone: &TimeZone) -> String {
     let mut table = plain(&["", ""], &[]);
     let since = monitor.start_time.as_ref().map(|at| human::instant(at, zone)).unwrap_or_default();
-    let rows = [
+    let mut rows = vec![
         ("name", printable(&monitor.name)),
         ("version", printable(&monitor.version)),
         ("started", since),
@@ -69,13 +69,30 @@ fn description(monitor: &GetMonitorResponse, zone: &TimeZone) -> String {
         ("clients", monitor.client_count.to_string()),
         ("orders", monitor.order_count.to_string()),
         ("in flight", format!("{} of {}", monitor.in_flight_count, monitor.in_flight_limit)),
+        ("waiting", format!("{} of {}", monitor.waiting_count, monitor.waiting_limit)),
     ];
-    table.add_rows(rows.map(|(name, value)| [name.to_owned(), value]));
+    if let Some(journal) = &monitor.journal {
+        rows.push(("journal", kept(journal)));
+    }
+    table.add_rows(rows.into_iter().map(|(name, value)| [name.to_owned(), value]));
     for capability in &monitor.capabilities {
         let can = if capability.available { "can run" } else { "can't run" };
-        table.add_row([printable(&capability.kind), format!("{can}: {}", printable(&capability.detail))]);
+        let load = monitor.kinds.iter().find(|load| load.kind == capability.kind);
+        let load = load.map(|load| format!("{} of {} in flight; ", load.in_flight_count, load.in_flight_limit)).unwrap_or_default();
+        table.add_row([printable(&capability.kind), format!("{load}{can}: {}", printable(&capability.detail))]);
     }
     text(&table).lines().skip(1).map(|line| format!("{line}\n")).collect()
+}
+
+/// Where the journal is and how it is: "/var/lib/vantage, 1.5 MiB, sync full".
+fn kept(journal: &JournalStatus) -> String {
+    if journal.folder.is_empty() {
+        return "in memory: it ends with the process".to_owned();
+    }
+    let mut words = vec![printable(&journal.folder), human::bytes(journal.file_bytes)];
+    let told = [("sync ", &journal.sync), ("takes nothing: ", &journal.error), ("a damaged one was set aside: ", &journal.set_aside)];
+    words.extend(told.iter().filter(|(_, what)| !what.is_empty()).map(|(name, what)| format!("{name}{}", printable(what))));
+    words.join(", ")
 }
 
 /// One result on one line: "[2026-11-22 08:19:05] [ping] [passed] [google@fra-1: 142.250.72.164 71.3 ms]". Where it did not pass, the
@@ -101,7 +118,7 @@ fn line(result: &ProbeResult, zone: &TimeZone) -> String {
 #[cfg(test)]
 mod tests {
     use prost_types::{Duration, Timestamp};
-    use vantage_contract::v1::{Capability, Outcome, Reason};
+    use vantage_contract::v1::{Capability, KindLoad, Outcome, Reason};
 
     use super::*;
 
@@ -131,7 +148,15 @@ mod tests {
     #[test]
     fn a_monitor_is_described_with_what_it_can_run() {
         let ping = Capability { kind: "ping".into(), available: false, detail: "no echo sockets".into() };
-        let monitor = GetMonitorResponse { name: "fra-1".into(), in_flight_limit: 1000, capabilities: vec![ping], ..Default::default() };
+        let mut monitor = GetMonitorResponse {
+            name: "fra-1".into(),
+            in_flight_limit: 1000,
+            waiting_count: 3,
+            waiting_limit: 10_000,
+            kinds: vec![KindLoad { kind: "ping".into(), in_flight_count: 2, in_flight_limit: 750 }],
+            capabilities: vec![ping],
+            ..Default::default()
+        };
         let expected = "\
 name       fra-1
 version
@@ -140,8 +165,21 @@ state      serving
 clients    0
 orders     0
 in flight  0 of 1000
-ping       can't run: no echo sockets
+waiting    3 of 10000
+ping       2 of 750 in flight; can't run: no echo sockets
 ";
         assert_eq!(description(&monitor, &TimeZone::UTC), expected);
+        monitor.journal = Some(JournalStatus::default());
+        assert!(description(&monitor, &TimeZone::UTC).contains("\njournal    in memory: it ends with the process\n"));
+        monitor.journal = Some(JournalStatus {
+            folder: "/data".into(),
+            sync: "full".into(),
+            file_bytes: 4096,
+            error: "the disk is full".into(),
+            set_aside: "/data/damaged\n1".into(),
+        });
+        let expected =
+            "journal    /data, 4.0 KiB, sync full, takes nothing: the disk is full, a damaged one was set aside: /data/damaged\u{fffd}1\n";
+        assert!(description(&monitor, &TimeZone::UTC).contains(expected));
     }
 }

@@ -4,6 +4,7 @@
 //! unknown; flags and the environment (`VANTAGE_*`) win over it. Durations are text with a unit: "250ms", "10s", "1m 30s", "7d".
 
 pub(crate) mod fields;
+mod kinds;
 
 use std::{
     fs,
@@ -25,7 +26,9 @@ use vantage_daemon::{
     tls,
 };
 
-use crate::{journal::Bounds, policy::Policy};
+use crate::{admission::three_quarters, journal::Bounds, policy::Policy};
+
+pub use kinds::KindLimits;
 
 /// The port of the contract.
 pub const PORT: u16 = 54321;
@@ -98,10 +101,17 @@ pub struct Tls {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Runs in flight; further ones wait. 1 to 100,000. Default 1000.
+    /// Runs in flight; further ones wait. 1 to 100,000. Default 1000. Orders whose last two runs took long (more than a second, or more
+    /// than a quarter of the timeout) have half of them at most; together with orders that are unproven (they have had no run yet, or only
+    /// the last took long) three quarters.
     #[serde(deserialize_with = "fields::number::<1, 100_000, _, _>")]
     pub in_flight: usize,
-    /// Runs that are due and wait for one in flight to end; further ones are skipped, OVERLOADED. 0 to 1,000,000. Default 10,000.
+    /// Runs of one kind in flight, by kind: `{"http": 200}`; of these, slow and unproven orders have the same shares. 1 to 100,000, and
+    /// never more than `in_flight`. Default, for each kind that is not named: three quarters of `in_flight`, rounded down, at least 1, so
+    /// that no kind takes every place.
+    pub in_flight_by_kind: KindLimits,
+    /// Runs that are due and wait for one in flight to end; further ones are skipped, OVERLOADED. Slow and unproven orders have the same
+    /// shares of it. 0 to 1,000,000. Default 10,000.
     #[serde(deserialize_with = "fields::number::<0, 1_000_000, _, _>")]
     pub max_waiting: usize,
     /// Clients known, connected or away. A further one takes the place of one that is away, has no orders and was sent all its results; if
@@ -174,7 +184,15 @@ impl Default for Settings {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { in_flight: 1000, max_waiting: 10_000, clients: 100, orders_per_client: 20_000 }
+        Self { in_flight: 1000, in_flight_by_kind: KindLimits::default(), max_waiting: 10_000, clients: 100, orders_per_client: 20_000 }
+    }
+}
+
+impl Limits {
+    /// Runs of this kind that may be in flight.
+    pub fn in_flight_of(&self, kind: &str) -> usize {
+        let named = self.in_flight_by_kind.of(kind);
+        named.unwrap_or_else(|| three_quarters(self.in_flight)).clamp(1, self.in_flight.max(1))
     }
 }
 

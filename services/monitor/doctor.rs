@@ -25,7 +25,8 @@ const ECHO_CURE: &str =
 /// The receive buffer that the echo sockets would like to have: some ten thousand replies.
 const RECEIVE_BUFFER: u64 = 4 << 20;
 
-/// Descriptors that each run in flight may need: its socket, and that of its resolver.
+/// Descriptors that each run in flight may need: its socket, and that of its resolver. (A traceroute by TCP needs one for each SYN under
+/// way; those that find none are undetermined.)
 const FILES_PER_RUN: u64 = 2;
 
 /// Descriptors that the process needs besides: listeners, clients, epoll.
@@ -149,7 +150,7 @@ fn resolver(facts: &Facts) -> Finding {
 }
 
 fn files(facts: &Facts, in_flight: usize) -> Finding {
-    let needed = u64::try_from(in_flight).unwrap_or(u64::MAX).saturating_mul(FILES_PER_RUN).saturating_add(FILES_BESIDES);
+    let needed = files_needed(in_flight);
     match facts.open_files {
         None => found("open files", State::Limited, "the limit is not known here", Some("ulimit -n")),
         Some(limit) if limit >= needed => {
@@ -165,6 +166,11 @@ fn files(facts: &Facts, in_flight: usize) -> Finding {
             )
         }
     }
+}
+
+/// How many descriptors a monitor may need with so many runs in flight.
+pub(crate) fn files_needed(in_flight: usize) -> u64 {
+    u64::try_from(in_flight).unwrap_or(u64::MAX).saturating_mul(FILES_PER_RUN).saturating_add(FILES_BESIDES)
 }
 
 fn buffer(facts: &Facts) -> Finding {

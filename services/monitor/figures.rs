@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 use vantage_contract::v1::{Outcome, Reason};
 
-use crate::journal::Condition;
+use crate::{
+    admission::{Bound, Load, Pace},
+    journal::Condition,
+};
 
 /// The monitor at one moment, in plain numbers.
 #[derive(Debug, Clone, Default)]
@@ -23,12 +26,8 @@ pub struct Snapshot {
     pub results: BTreeMap<(Outcome, Reason), u64>,
     /// Runs skipped since the process began, by reason, with all of each range.
     pub skipped: BTreeMap<Reason, u64>,
-    /// Runs in flight.
-    pub in_flight: usize,
-    /// Runs that may be in flight at once.
-    pub in_flight_limit: usize,
-    /// Runs that may wait at once.
-    pub waiting_limit: usize,
+    /// Runs in flight and waiting, and how many may be.
+    pub load: Load,
     /// From due to started.
     pub lateness: Lateness,
     /// How the journal's disk is.
@@ -144,27 +143,39 @@ impl Page<'_> {
         self.counters("results", "Results, by outcome and reason; a skipped record counts once.", results)?;
         let skipped = snapshot.skipped.iter().map(|(reason, count)| ([("reason", label(reason.as_str_name(), "REASON_"))], *count));
         self.counters("runs_skipped", "Runs that did not happen, by reason.", skipped)?;
-        self.gauge("in_flight", "Runs in flight.", snapshot.in_flight)?;
-        self.gauge("in_flight_limit", "Runs that may be in flight at once.", snapshot.in_flight_limit)?;
-        self.gauge("waiting_limit", "Runs that may wait at once.", snapshot.waiting_limit)?;
-        let journal = &snapshot.journal;
-        self.0
-            .encode_descriptor("journal_commits", "Commits of the journal.", None, MetricType::Counter)?
-            .encode_counter(&journal.commits, None::<&Exemplar<Nothing, f64>>)?;
-        self.gauge("journal_refused", "Whether the journal's disk takes nothing just now (1).", usize::from(!journal.error.is_empty()))?;
-        self.0
-            .encode_descriptor(
-                "journal_file",
-                "What the journal takes up on the disk, free pages included.",
-                Some(&Unit::Bytes),
-                MetricType::Gauge,
-            )?
-            .encode_gauge(&journal.file_bytes)?;
+        self.load(&snapshot.load)?;
+        self.journal(&snapshot.journal)?;
         self.gauge("draining", "Whether the monitor is stopping (1).", usize::from(snapshot.draining))?;
         let lateness = &snapshot.lateness;
         self.0
             .encode_descriptor("lateness", "From due to started.", Some(&Unit::Seconds), MetricType::Histogram)?
             .encode_histogram::<Nothing>(lateness.sum.as_secs_f64(), lateness.counts.iter().sum(), &lateness.buckets(), None)
+    }
+
+    fn load(&mut self, load: &Load) -> fmt::Result {
+        let Load { places, kinds, waiting } = load;
+        self.gauge("in_flight", "Runs in flight.", places.taken(Pace::Prompt))?;
+        self.gauge("in_flight_limit", "Runs that may be in flight at once.", places.limit(Pace::Prompt))?;
+        let by_kind =
+            |number: fn(&Bound, Pace) -> usize| kinds.iter().map(move |(kind, bound)| ([("kind", *kind)], number(bound, Pace::Prompt)));
+        self.gauges("kind_in_flight", "Runs in flight, by kind.", None, by_kind(Bound::taken))?;
+        self.gauges("kind_in_flight_limit", "Runs that may be in flight at once, by kind.", None, by_kind(Bound::limit))?;
+        self.gauge("slow_in_flight", "Runs in flight of orders whose last two took long.", places.taken(Pace::Slow))?;
+        self.gauge("slow_in_flight_limit", "How many of these may be at once.", places.limit(Pace::Slow))?;
+        let help = "Runs in flight of orders that are slow, new, or took long for the first time.";
+        self.gauge("slow_or_unproven_in_flight", help, places.taken(Pace::Unproven))?;
+        self.gauge("slow_or_unproven_in_flight_limit", "How many of these may be at once.", places.limit(Pace::Unproven))?;
+        self.gauge("waiting", "Runs due that wait for their turn.", waiting.taken(Pace::Prompt))?;
+        self.gauge("waiting_limit", "Runs that may wait at once.", waiting.limit(Pace::Prompt))
+    }
+
+    fn journal(&mut self, journal: &Condition) -> fmt::Result {
+        self.0
+            .encode_descriptor("journal_commits", "Commits of the journal.", None, MetricType::Counter)?
+            .encode_counter(&journal.commits, None::<&Exemplar<Nothing, f64>>)?;
+        self.gauge("journal_refused", "Whether the journal's disk takes nothing just now (1).", usize::from(!journal.error.is_empty()))?;
+        let help = "What the journal takes up on the disk, free pages included.";
+        self.0.encode_descriptor("journal_file", help, Some(&Unit::Bytes), MetricType::Gauge)?.encode_gauge(&journal.file_bytes)
     }
 
     fn queues(&mut self, clients: &[ClientFigures]) -> fmt::Result {
@@ -228,6 +239,7 @@ mod tests {
     use prometheus_client::encoding::text;
 
     use super::*;
+    use crate::{admission::Admission, config::Limits};
 
     fn page(snapshot: &Snapshot) -> String {
         let mut page = String::new();
@@ -254,9 +266,7 @@ mod tests {
             started: BTreeMap::from([("ping", 7)]),
             results: BTreeMap::from([((Outcome::Passed, Reason::Unspecified), 6), ((Outcome::Failed, Reason::TimedOut), 1)]),
             skipped: BTreeMap::from([(Reason::Overloaded, 40)]),
-            in_flight: 2,
-            in_flight_limit: 1000,
-            waiting_limit: 10_000,
+            load: Admission::new(Limits::default()).load(),
             lateness,
             journal: Condition { file_bytes: 8192, commits: 5, ..Condition::default() },
             draining: false,
@@ -269,8 +279,16 @@ mod tests {
             r#"vantage_monitor_results_total{outcome="passed",reason="none"} 6"#,
             r#"vantage_monitor_results_total{outcome="failed",reason="timed_out"} 1"#,
             r#"vantage_monitor_runs_skipped_total{reason="overloaded"} 40"#,
-            "vantage_monitor_in_flight 2",
+            "vantage_monitor_in_flight 0",
             "vantage_monitor_in_flight_limit 1000",
+            r#"vantage_monitor_kind_in_flight{kind="tcp"} 0"#,
+            r#"vantage_monitor_kind_in_flight_limit{kind="tcp"} 750"#,
+            "vantage_monitor_slow_in_flight 0",
+            "vantage_monitor_slow_in_flight_limit 500",
+            "vantage_monitor_slow_or_unproven_in_flight 0",
+            "vantage_monitor_slow_or_unproven_in_flight_limit 750",
+            "vantage_monitor_waiting 0",
+            "vantage_monitor_waiting_limit 10000",
             "vantage_monitor_draining 0",
             "vantage_monitor_journal_file_bytes 8192",
             "vantage_monitor_journal_refused 0",

@@ -12,6 +12,7 @@ pub mod config;
 mod console;
 pub mod doctor;
 pub mod figures;
+pub mod files;
 mod human;
 pub mod journal;
 pub mod ledger;

@@ -9,7 +9,10 @@ use prost_types::Timestamp;
 use vantage_contract::v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start};
 use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch};
 
-use crate::schedule::{Now, Schedule};
+use crate::{
+    admission::Habit,
+    schedule::{Now, Schedule},
+};
 
 /// The interval of a check that names none.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
@@ -29,6 +32,8 @@ pub struct Facts {
     kind: &'static str,
     /// Why it can't be run, if it can't.
     pub plan: Result<Plan, Invalid>,
+    /// How its runs go, for admission to judge the next one by.
+    pub habit: Habit,
 }
 
 /// When a run was due, and when it started.
@@ -57,7 +62,7 @@ impl Facts {
             monitor: monitor.to_owned(),
             ..ProbeResult::default()
         };
-        Self { template, kind, plan }
+        Self { template, kind, plan, habit: Habit::default() }
     }
 
     /// The kind's name; empty where there is none.

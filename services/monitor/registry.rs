@@ -86,15 +86,13 @@ impl Registry {
         for view in &views {
             tally += &view.tally;
         }
-        let Shared { admission, drain, settings, .. } = &self.shared;
+        let Shared { admission, drain, .. } = &self.shared;
         Snapshot {
             clients: views.iter().map(View::figures).collect(),
             skipped: tally.skipped(),
             started: tally.started,
             results: tally.records,
-            in_flight: admission.in_flight(),
-            in_flight_limit: admission.limit(),
-            waiting_limit: settings.limits.max_waiting,
+            load: admission.load(),
             lateness: tally.lateness,
             journal: self.shared.keeper.condition(),
             draining: drain.is_cancelled(),

@@ -113,6 +113,7 @@ pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
         Some(console) => telemetry::start_onto(log, console.log())?,
         None => telemetry::start(log)?,
     }
+    crate::files::provide(settings.limits.in_flight);
     exposure::check("gRPC", settings.listen, settings.protection(), CURE)?;
     let Signals { drain, end, mut reload } = Signals::listen()?;
     let listener = http::bind("gRPC", settings.listen).await?;

@@ -59,6 +59,15 @@ pub(super) fn sync<'de, D: Deserializer<'de>>(from: D) -> Result<Sync, D::Error>
     }
 }
 
+/// A number from `LEAST` to `MOST`, where it is not a field of its own.
+pub(super) struct Number<const LEAST: u64, const MOST: u64>(pub(super) usize);
+
+impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Number<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        number::<LEAST, MOST, _, _>(from).map(Self)
+    }
+}
+
 /// A name: see [`parse_name`].
 pub(super) fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     parse_name(&String::deserialize(from)?).map_err(D::Error::custom)

@@ -15,7 +15,7 @@ fn an_empty_file_is_all_defaults() {
 
 #[test]
 fn every_default_lies_in_its_own_range() {
-    let text = r#"{"limits": {"in_flight": 1000, "max_waiting": 10000, "clients": 100, "orders_per_client": 20000},
+    let text = r#"{"limits": {"in_flight": 1000, "in_flight_by_kind": {}, "max_waiting": 10000, "clients": 100, "orders_per_client": 20000},
         "journal": {"age": "24h", "sync": "full", "commit_interval": "10ms", "unwritten_bytes": 4194304}, "client_expiry": "7d", "keepalive": {"interval": "10s", "timeout": "5s"},
         "drain_timeout": "10s"}"#;
     assert_eq!(format!("{:?}", read(text).unwrap()), format!("{:?}", Settings::default()));
@@ -27,6 +27,12 @@ fn what_is_wrong_is_told_with_line_and_column() {
     assert!(refused("{\n  \"limit\": {}\n}").starts_with("limit: unknown field `limit`, expected one of `name`, `listen`"));
     assert!(refused("{\n  \"limit\": {}\n}").ends_with("at line 2 column 9"));
     assert_eq!(refused(r#"{"limits": {"in_flight": 0}}"#), "limits.in_flight: must be 1 to 100000, is 0 at line 1 column 27");
+    let kind = refused(r#"{"limits": {"in_flight_by_kind": {"gopher": 1}}}"#);
+    assert!(kind.starts_with("limits.in_flight_by_kind: unknown kind \"gopher\", expected one of ping, traceroute"), "{kind}");
+    let none = refused(r#"{"limits": {"in_flight_by_kind": {"tcp": 0}}}"#);
+    assert_eq!(none, "limits.in_flight_by_kind.tcp: must be 1 to 100000, is 0 at line 1 column 43");
+    let twice = refused(r#"{"limits": {"in_flight_by_kind": {"tcp": 1, "tcp": 2}}}"#);
+    assert!(twice.contains("tcp is there twice"), "{twice}");
     assert_eq!(refused(r#"{"keepalive": {"interval": "10ms"}}"#), "keepalive.interval: must be 1s to 3600s, is 10ms at line 1 column 34");
     assert!(refused(r#"{"drain_timeout": "10"}"#).starts_with(r#"drain_timeout: "10" has no unit; write it like"#));
     assert!(refused(r#"{"listen": "localhost"}"#).starts_with(r#"listen: "localhost" is not address:port"#));
@@ -36,6 +42,13 @@ fn what_is_wrong_is_told_with_line_and_column() {
     assert!(refused(r#"{"policy": {"networks": {"deny": ["10.0.0.1/8"]}}}"#).contains("write 10.0.0.0/8 at line 1 column"));
     assert!(refused("{} {}").starts_with("trailing characters at line 1"));
     assert!(refused(r#"{"token_file": ""}"#).starts_with("token_file: the name of a file is empty"));
+}
+
+#[test]
+fn a_kind_has_three_quarters_of_all_places_unless_it_is_named_and_never_more_than_all() {
+    let limits = read(r#"{"limits": {"in_flight": 10, "in_flight_by_kind": {"http": 3, "dns": 500}}}"#).unwrap().limits;
+    assert_eq!(["http", "dns", "tcp"].map(|kind| limits.in_flight_of(kind)), [3, 10, 7]);
+    assert_eq!(Limits { in_flight: 1, ..limits }.in_flight_of("tcp"), 1);
 }
 
 #[test]

@@ -65,6 +65,8 @@ mod tests {
     use tokio_util::sync::CancellationToken;
     use vantage_contract::v1::{Outcome, Probe, TcpProbe, probe::Kind};
 
+    use vantage_daemon::data::Data;
+
     use super::*;
     use crate::{client::Trust, config::Settings, tables};
 
@@ -72,7 +74,8 @@ mod tests {
     async fn a_probe_from_a_monitor_comes_back_and_leaves_nothing_behind() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (settings, drain) = (Settings { name: "there".into(), http_listen: None, ..Settings::default() }, CancellationToken::new());
+        let (settings, drain) =
+            (Settings { name: "there".into(), http_listen: None, data: Data::Memory, ..Settings::default() }, CancellationToken::new());
         let serving = tokio::spawn(crate::serve(settings, listener, drain.clone()));
 
         let link = Link::connect(&address.to_string(), &Trust::default()).await.unwrap();
