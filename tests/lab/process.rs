@@ -7,6 +7,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -33,15 +34,19 @@ impl Ended {
     }
 }
 
-fn command(program: &str, arguments: &[&str]) -> Command {
+/// A program that finds no data of others, nor leaves any: its home for that is a folder of its own.
+fn command(program: &str, arguments: &[&str]) -> (Command, TempDir) {
+    let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(program);
+    command.env("XDG_STATE_HOME", home.path()).env_remove("STATE_DIRECTORY").env_remove("VANTAGE_DATA");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
+    (command, home)
 }
 
 /// Runs a program to its end.
 pub(crate) async fn run(program: &str, arguments: &[&str]) -> Ended {
-    let output = tokio::time::timeout(PATIENCE, command(program, arguments).output());
+    let (mut command, _home) = command(program, arguments);
+    let output = tokio::time::timeout(PATIENCE, command.output());
     let output = output.await.unwrap_or_else(|_| panic!("{program} {arguments:?}: no end within {PATIENCE:?}")).unwrap();
     Ended {
         code: output.status.code(),
@@ -55,11 +60,16 @@ pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     stderr: watch::Receiver<String>,
+    _home: TempDir,
 }
 
 impl Running {
     pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
-        let mut child = command(program, arguments).spawn().unwrap();
+        Self::spawn(command(program, arguments))
+    }
+
+    fn spawn((mut command, home): (Command, TempDir)) -> Self {
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
         let (said, stderr) = watch::channel(String::new());
@@ -68,7 +78,7 @@ impl Running {
                 said.send_modify(|text| text.extend([line.as_str(), "\n"]));
             }
         });
-        Self { child, lines, stderr }
+        Self { child, lines, stderr, _home: home }
     }
 
     /// Its process id.
