@@ -90,7 +90,7 @@ pub fn judge(says: impl IntoIterator<Item = Option<Say>>) -> State {
 /// The interval of a check that names none.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest timeout that any kind of probe has by default. The manager does not know kinds, so a check without timeout gets this one.
-const LONGEST_DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long what a monitor said stays fresh: three intervals and the timeout.
 pub fn patience(check: &Check) -> Duration {
