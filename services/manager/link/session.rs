@@ -19,7 +19,7 @@ use crate::plan::{self, Orders};
 ///
 /// With what the transport holds ([`endpoint`](super::endpoint)), this is all that a link has in memory between the monitor and the
 /// store: nothing is read while a batch is being stored and shown, so a slow store or a slow reader of the output holds the monitor back.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// How a stream ended.

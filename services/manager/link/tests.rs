@@ -221,7 +221,7 @@ async fn what_came_while_the_store_was_busy_is_stored_together() {
     call.acknowledged(3000).await;
     let seen = setting.desk.seen.borrow();
     assert!(seen.batches.len() < 300, "{} batches", seen.batches.len());
-    assert!(seen.batches.iter().all(|batch| batch.len() <= 256));
+    assert!(seen.batches.iter().all(|batch| batch.len() <= 1024));
     assert!(seen.batches.iter().flatten().map(|result| result.sequence).eq(1..=3000));
 }
 
