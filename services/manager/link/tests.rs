@@ -226,6 +226,24 @@ async fn what_came_while_the_store_was_busy_is_stored_together() {
 }
 
 #[tokio::test]
+async fn a_busy_store_holds_the_monitor_back_and_memory_stays_bounded() {
+    const SIZE: usize = 64 * 1024;
+    let (address, mut calls) = script().await;
+    let setting = start_with(address, orders(&["a"]), settings(), Desk::new(0));
+    let mut call = soon("a call", calls.recv()).await.unwrap();
+    call.restatement().await;
+    let (mut sent, large) = (0, |sequence| ProbeResult { summary: "x".repeat(SIZE), ..result(sequence) });
+    // A slow machine ends this earlier, never later.
+    while tokio::time::timeout(Duration::from_millis(300), call.send(large(sent + 1))).await.is_ok() {
+        sent += 1;
+        let on_the_way = sent as usize * SIZE;
+        assert!(on_the_way < 8 << 20, "{on_the_way} bytes: a batch, a window and what the transport holds are less");
+    }
+    setting.desk.permits.add_permits(1000);
+    call.acknowledged(sent).await;
+}
+
+#[tokio::test]
 async fn after_a_lost_connection_the_same_orders_are_stated_and_hello_says_what_is_stored() {
     let (address, mut calls) = script().await;
     let setting = start(address, &["a", "b"]);
