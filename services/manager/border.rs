@@ -1,5 +1,8 @@
 //! What comes from a monitor is data from elsewhere: times and lengths that no calendar has would break whoever shows them.
 
+mod times;
+
+use prost::Message as _;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use prost_types::{Duration, Timestamp};
 use vantage_contract::{json, v1::ProbeResult};
@@ -13,7 +16,8 @@ const NANOS: std::ops::RangeInclusive<i32> = -999_999_999..=999_999_999;
 /// The result as it came where all its times and lengths are sound; otherwise without its report, its phases and what is unsound. The run
 /// is accounted for either way.
 pub(crate) fn admit(mut result: ProbeResult) -> ProbeResult {
-    if sound(&json::dynamic(&result)) {
+    // The first look costs a tenth of the second, and is enough for all that comes from a sound monitor.
+    if times::are_sound(&result.encode_to_vec()) || sound(&json::dynamic(&result)) {
         return result;
     }
     tracing::error!(
@@ -61,7 +65,8 @@ fn duration_is_sound(duration: &Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use vantage_contract::v1::{PingReport, PingRequest, probe_result::Report};
+    use proptest::prelude::*;
+    use vantage_contract::v1::{Phase, PingReport, PingRequest, probe_result::Report};
 
     use super::*;
 
@@ -98,5 +103,24 @@ mod tests {
         let admitted = admit(wrong);
         assert_eq!((admitted.start_time, admitted.due_time), (None, Some(Timestamp { seconds: 1, nanos: 0 })));
         json::to_json(&admitted);
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_look_and_the_thorough_one_agree(
+            seconds in prop_oneof![Just(0), Just(-1), any::<i64>(), -400_000_000_000i64..400_000_000_000],
+            nanos in prop_oneof![Just(0), Just(1), any::<i32>(), -1_100_000_000..1_100_000_000],
+            place in 0..4,
+        ) {
+            let (time, length) = (Timestamp { seconds, nanos }, Duration { seconds, nanos });
+            let mut wrong = result(Duration::default());
+            match place {
+                0 => wrong = result(length),
+                1 => wrong.start_time = Some(time),
+                2 => wrong.latency = Some(length),
+                _ => wrong.phases.push(Phase { duration: Some(length), ..Phase::default() }),
+            }
+            prop_assert_eq!(times::are_sound(&wrong.encode_to_vec()), sound(&json::dynamic(&wrong)));
+        }
     }
 }

@@ -19,7 +19,7 @@ use vantage_daemon::clock;
 
 use crate::{
     alert::{self, Alert, tell::tell},
-    store::{Query, Store, StoreError, Usage},
+    store::{Order, Query, Standing, Store, StoreError, Usage},
 };
 
 mod book;
@@ -108,6 +108,20 @@ impl Desk {
     pub async fn stored_sessions(&self, monitor: &str) -> Result<Vec<StoredSession>, StoreError> {
         let (store, monitor) = (Arc::clone(&self.inner.store), monitor.to_owned());
         task::spawn_blocking(move || store.stored_sessions(&monitor)).await.map_err(|error| interrupted("read the sessions", &error))?
+    }
+
+    /// Enters in the store's ledger that exactly these orders are about to stand on a monitor: see [`Store::restate`].
+    pub async fn restate(&self, monitor: &str, orders: Vec<Order>, closed: Vec<StoredSession>) -> Result<Vec<Standing>, StoreError> {
+        let (store, monitor) = (Arc::clone(&self.inner.store), monitor.to_owned());
+        let enter = move || store.restate(&monitor, &orders, &closed, clock::wall());
+        task::spawn_blocking(enter).await.map_err(|error| interrupted("restate orders", &error))?
+    }
+
+    /// Enters in the store's ledger which orders of a monitor are about to change: see [`Store::change`].
+    pub async fn change(&self, monitor: &str, starts: Vec<Order>, stops: Vec<String>) -> Result<Vec<Standing>, StoreError> {
+        let (store, monitor) = (Arc::clone(&self.inner.store), monitor.to_owned());
+        let enter = move || store.change(&monitor, &starts, &stops, clock::wall());
+        task::spawn_blocking(enter).await.map_err(|error| interrupted("change orders", &error))?
     }
 
     /// The newest results that are stored, newest first.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use vantage_contract::v1::MonitorAddress;
 use vantage_daemon::{
     exit::{Exit, Fatal},
     readiness::Readiness,
@@ -129,7 +130,7 @@ impl Manager {
     /// Makes links and orders those of a setup. What did not change is not touched.
     fn apply(&mut self, setup: Setup) {
         // Who counts and who judges know of an order before its first result can come.
-        self.reception.expect(setup.plan.clone());
+        self.reception.expect(setup.plan.clone(), setup.timeouts.clone());
         self.desk.expect(placements(&setup));
 
         let none = Orders::new();
@@ -152,8 +153,8 @@ impl Manager {
                 self.links.insert(name, link);
                 continue;
             }
-            // The same place by other means goes on with its orders; a place that is given up is told so.
-            if monitor.is_none_or(|monitor| monitor.address != link.address().address) {
+            // The same place by other means, or by another name, goes on with its orders; a place that is given up is told so.
+            if setup.monitors.iter().all(|monitor| monitor.address != link.address().address) {
                 link.order(Orders::new());
             }
             link.drain();
@@ -165,7 +166,7 @@ impl Manager {
                 link.order(orders);
                 continue;
             }
-            let before = self.leaving.remove(&monitor.name);
+            let before = self.predecessor(monitor);
             let (settings, reception) = (Arc::clone(&self.settings), Arc::clone(&self.reception));
             let link = Link::start(monitor.clone(), orders, settings, reception, self.readiness.clone(), before);
             self.links.insert(monitor.name.clone(), link);
@@ -173,6 +174,15 @@ impl Manager {
         let (monitors, checks) = (setup.monitors.len(), setup.checks.len());
         tracing::info!(client = self.settings.client_id, monitors, checks, started, stopped, untouched, "checks are placed");
         self.setup = setup;
+    }
+
+    /// The leaving link that has to end before one to this monitor begins: it has the same name, or leads to the same place. Two streams to
+    /// one monitor would replace each other there, and enter in turns what stands on it.
+    fn predecessor(&mut self, monitor: &MonitorAddress) -> Option<Link> {
+        let same_place = |(name, link): (&String, &Link)| (link.address().address == monitor.address).then(|| name.clone());
+        let name =
+            self.leaving.contains_key(&monitor.name).then(|| monitor.name.clone()).or_else(|| self.leaving.iter().find_map(same_place));
+        self.leaving.remove(&name?)
     }
 
     /// Ends everything in the order that loses nothing: the embedded monitor delivers, its link takes that, the other links take what is in

@@ -37,6 +37,13 @@ pub struct Changes {
     pub starts: Vec<Start>,
 }
 
+impl Changes {
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.stops.is_empty() && self.starts.is_empty()
+    }
+}
+
 /// Places each check on the monitors that it names, or on all that have its labels; with both, on those that meet both.
 pub fn place(checks: &[Check], monitors: &[MonitorAddress]) -> Result<Plan, Vec<Unplaced>> {
     let mut plan = Plan { monitors: monitors.iter().map(|monitor| (monitor.name.clone(), Orders::new())).collect() };
@@ -55,7 +62,7 @@ pub fn place(checks: &[Check], monitors: &[MonitorAddress]) -> Result<Plan, Vec<
     if unplaced.is_empty() { Ok(plan) } else { Err(unplaced) }
 }
 
-/// What has to be said so that `old` becomes `new`.
+/// What has to be said so that `old` becomes `new`. Orders of one check are told apart by their revision alone.
 pub fn diff(old: &Orders, new: &Orders) -> Changes {
     Changes {
         stops: old.keys().filter(|name| !new.contains_key(*name)).cloned().collect(),

@@ -38,6 +38,8 @@ impl Call {
             match self.next().await {
                 Some(Order::Start(start)) => orders.push((start.check.unwrap().name, start.revision)),
                 Some(Order::Commit(Commit {})) => return (hello, orders),
+                // Of what was stored before the link came.
+                Some(Order::Ack(_)) => {}
                 other => panic!("{other:?} in a restatement"),
             }
         }
@@ -68,7 +70,11 @@ impl Call {
     }
 }
 
-struct Script(mpsc::Sender<Call>);
+struct Script {
+    calls: mpsc::Sender<Call>,
+    /// The header `vantage-closed-sessions`.
+    closed: &'static str,
+}
 
 #[tonic::async_trait]
 impl MonitorService for Script {
@@ -77,18 +83,26 @@ impl MonitorService for Script {
     async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Self::ExecuteStream>, Status> {
         let (replies, stream) = mpsc::channel(1);
         let call = Call { requests: request.into_inner(), replies };
-        self.0.send(call).await.map_err(|_| Status::unavailable("the test is over"))?;
+        self.calls.send(call).await.map_err(|_| Status::unavailable("the test is over"))?;
         let mut response = Response::new(ReceiverStream::new(stream));
         response.metadata_mut().insert("vantage-monitor", "lab".parse().unwrap());
         response.metadata_mut().insert("vantage-session", "s1".parse().unwrap());
+        if !self.closed.is_empty() {
+            response.metadata_mut().insert("vantage-closed-sessions", self.closed.parse().unwrap());
+        }
         Ok(response)
     }
 }
 
 /// Serves a scripted monitor; gives its calls.
 pub(crate) fn script_on(listener: TcpListener) -> mpsc::Receiver<Call> {
+    script_with(listener, "")
+}
+
+/// The same, with earlier sessions that are still to be acknowledged.
+pub(crate) fn script_with(listener: TcpListener, closed: &'static str) -> mpsc::Receiver<Call> {
     let (to, calls) = mpsc::channel(8);
-    let server = Server::builder().add_service(MonitorServiceServer::new(Script(to)));
+    let server = Server::builder().add_service(MonitorServiceServer::new(Script { calls: to, closed }));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     calls
 }

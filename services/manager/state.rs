@@ -4,6 +4,7 @@
 //!
 //! - Each monitor has one say: its newest *determined* result, passed or failed. Undetermined and skipped results say nothing about the
 //!   target; they neither count against it nor do they wipe out what was seen before.
+//! - Newest is what was due last, not what came last: a backlog comes beside live results. What was due before is counted, and says nothing.
 //! - A say is fresh for [`patience`]: three intervals and the timeout, so that two lost runs in a row change nothing. After that the
 //!   monitor says nothing. The age is measured from the arrival at this manager, on its own monotonic clock.
 //! - A result that arrives long after it was due ([`punctual`]) is history, as after a link was cut: it is kept and counted, and says
@@ -90,7 +91,7 @@ pub fn judge(says: impl IntoIterator<Item = Option<Say>>) -> State {
 /// The interval of a check that names none.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest timeout that any kind of probe has by default. The manager does not know kinds, so a check without timeout gets this one.
-const LONGEST_DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long what a monitor said stays fresh: three intervals and the timeout.
 pub fn patience(check: &Check) -> Duration {

@@ -1,15 +1,15 @@
 //! Orders that end: how many of their runs are accounted for. Pure.
 //!
-//! A manager that was restarted finds its orders half done, and what was acknowledged before does not come again. It sees that by the
-//! first run that ran: an order has one run in flight at a time, so all runs before that one are accounted for, here or earlier.
+//! How many were accounted for before this stream the ledger knows ([`Standing::accounted_count`](crate::store::Standing)); what comes new
+//! on the stream is counted here.
 
 use std::collections::BTreeMap;
 
-use vantage_contract::v1::{Outcome, ProbeResult, Start};
+use vantage_contract::v1::{ProbeResult, Start};
 
 use crate::plan::Plan;
 
-/// Counts accounted runs of the orders of a plan, since this process started.
+/// Counts accounted runs of the orders of a plan.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     plan: Plan,
@@ -20,42 +20,7 @@ pub(crate) struct Tally {
 #[derive(Debug, Default)]
 struct Accounted {
     revision: String,
-    /// Runs that results told of here, in all sessions: a monitor that forgot an order begins it anew.
     runs: u64,
-    /// By session: an order goes on as long as its session does.
-    sessions: BTreeMap<String, InSession>,
-}
-
-#[derive(Debug, Default)]
-struct InSession {
-    runs: u64,
-    /// Runs accounted for before this process came; known once one ran.
-    earlier: Option<u64>,
-    /// What was told of before that: first run and number of runs.
-    waiting: Vec<(u64, u64)>,
-}
-
-impl Accounted {
-    /// Whether so many runs are accounted for.
-    fn all_of(&self, count: u64) -> bool {
-        let in_session = |session: &InSession| session.earlier.is_some_and(|earlier| earlier.saturating_add(session.runs) >= count);
-        self.runs >= count || self.sessions.values().any(in_session)
-    }
-}
-
-impl InSession {
-    fn add(&mut self, result: &ProbeResult, runs: u64) {
-        self.runs = self.runs.saturating_add(runs);
-        if self.earlier.is_some() {
-            return;
-        }
-        self.waiting.push((result.run, runs));
-        if result.outcome() != Outcome::Skipped {
-            let told = |(first, runs): (u64, u64)| result.run.saturating_sub(first).min(runs);
-            let told = self.waiting.drain(..).map(told).sum();
-            self.earlier = Some(result.run.saturating_sub(told));
-        }
-    }
 }
 
 impl Tally {
@@ -66,39 +31,46 @@ impl Tally {
             for (name, start) in orders {
                 let key = (link.clone(), name.clone());
                 let kept = self.accounted.remove(&key).filter(|kept| kept.revision == start.revision);
-                accounted.insert(key, kept.unwrap_or_else(|| Accounted { revision: start.revision.clone(), ..Accounted::default() }));
+                accounted.insert(key, kept.unwrap_or_else(|| Accounted { revision: start.revision.clone(), runs: 0 }));
             }
         }
         (self.plan, self.accounted) = (plan, accounted);
     }
 
-    /// Counts a result that is new.
-    pub(crate) fn add(&mut self, link: &str, result: &ProbeResult) {
-        if let Some(accounted) = self.accounted.get_mut(&(link.to_owned(), result.check_name.clone()))
-            && accounted.revision == result.revision
-        {
-            let runs = result.run_count.max(1);
-            accounted.runs = accounted.runs.saturating_add(runs);
-            accounted.sessions.entry(result.session.clone()).or_default().add(result, runs);
+    /// Says how many runs of an order are accounted for, by what the ledger knows, before any more results of this link are taken.
+    pub(crate) fn seed(&mut self, link: &str, start: &Start, runs: u64) {
+        let Some(check) = &start.check else { return };
+        if let Some(accounted) = self.of(link, &check.name, &start.revision) {
+            accounted.runs = runs;
         }
     }
 
-    /// Whether an order has a count, and all its runs are accounted for.
-    pub(crate) fn counted_out(&self, link: &str, start: &Start) -> bool {
-        let Some(check) = &start.check else { return false };
-        let accounted = self.accounted.get(&(link.to_owned(), check.name.clone()));
-        check.count > 0 && accounted.is_some_and(|accounted| accounted.revision == start.revision && accounted.all_of(check.count))
+    /// Counts a result that is new.
+    pub(crate) fn add(&mut self, link: &str, result: &ProbeResult) {
+        if let Some(accounted) = self.of(link, &result.check_name, &result.revision) {
+            accounted.runs = accounted.runs.saturating_add(result.run_count.max(1));
+        }
     }
 
-    /// Whether there is nothing left to wait for: every order is counted out.
+    /// Whether there is nothing left to wait for: every order has a count, and all its runs are accounted for.
     pub(crate) fn done(&self) -> bool {
-        let mut orders = self.plan.monitors.iter().flat_map(|(link, orders)| orders.values().map(move |start| (link, start)));
-        !self.accounted.is_empty() && orders.all(|(link, start)| self.counted_out(link, start))
+        let mut orders = self.plan.monitors.iter().flat_map(|(link, orders)| orders.iter().map(move |order| (link, order)));
+        !self.accounted.is_empty() && orders.all(|(link, (name, start))| self.counted_out(link, name, start))
+    }
+
+    fn counted_out(&self, link: &str, name: &str, start: &Start) -> bool {
+        let count = start.check.as_ref().map_or(0, |check| check.count);
+        count > 0 && self.accounted.get(&(link.to_owned(), name.to_owned())).is_some_and(|accounted| accounted.runs >= count)
+    }
+
+    fn of(&mut self, link: &str, check: &str, revision: &str) -> Option<&mut Accounted> {
+        self.accounted.get_mut(&(link.to_owned(), check.to_owned())).filter(|accounted| accounted.revision == revision)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use vantage_contract::v1::{Check, MonitorAddress};
 
     use super::*;
@@ -124,39 +96,61 @@ mod tests {
         assert!(!tally.done());
         // A record for runs that did not happen accounts for several.
         tally.add("m", &result(&start, 3));
-        assert!(!tally.counted_out("m", &start));
+        assert!(!tally.counted_out("m", "a", &start));
         tally.add("m", &result(&start, 1));
-        assert!(tally.counted_out("m", &start));
-        assert!(!tally.counted_out("n", &start) && !tally.done());
+        assert!(tally.counted_out("m", "a", &start));
+        assert!(!tally.counted_out("n", "a", &start) && !tally.done());
         tally.add("n", &result(&start, 4));
         assert!(tally.done());
     }
 
-    /// Results of one session: run, number of runs, whether they ran. Which of them completes a count of 4?
-    fn completes_four(results: &[(u64, u64, bool)]) -> Option<usize> {
+    #[test]
+    fn what_the_ledger_knows_counts_and_what_comes_new_counts_from_there() {
         let plan = plan(&[("a", 4)], &["m"]);
         let start = plan.monitors["m"]["a"].clone();
         let mut tally = Tally::default();
+        tally.expect(plan.clone());
+        tally.add("m", &result(&start, 3));
+        // After a cut the ledger says again what is accounted for, what was counted here included.
+        tally.seed("m", &start, 3);
+        assert!(!tally.done());
+        tally.add("m", &result(&start, 1));
+        assert!(tally.done());
+        // A new process.
+        let mut tally = Tally::default();
         tally.expect(plan);
-        results.iter().position(|(run, runs, ran)| {
-            let outcome = if *ran { Outcome::Passed } else { Outcome::Skipped };
-            tally.add("m", &ProbeResult { run: *run, outcome: outcome.into(), session: "s".into(), ..result(&start, *runs) });
-            tally.done()
-        })
+        tally.seed("m", &start, 4);
+        assert!(tally.done());
     }
 
     #[test]
-    fn a_restarted_manager_counts_what_was_accounted_for_before_it_came() {
-        assert_eq!(completes_four(&[(2, 1, true), (3, 1, true)]), Some(1));
-        assert_eq!(completes_four(&[(0, 1, true), (1, 1, true), (2, 1, true), (3, 1, true)]), Some(3));
-        // Run 1 was in flight when it came, and run 2 was skipped because of it.
-        assert_eq!(completes_four(&[(2, 1, false), (1, 1, true), (3, 1, true)]), Some(2));
+    fn what_the_ledger_knows_of_another_revision_does_not_count() {
+        let (before, after) = (plan(&[("a", 4)], &["m"]), plan(&[("a", 2)], &["m"]));
+        let mut tally = Tally::default();
+        tally.expect(after);
+        tally.seed("m", &before.monitors["m"]["a"], 4);
+        assert!(!tally.done());
     }
 
-    #[test]
-    fn skipped_runs_that_overtake_the_first_run_do_not_end_an_order_before_it() {
-        assert_eq!(completes_four(&[(1, 3, false), (0, 1, true)]), Some(1));
-        assert_eq!(completes_four(&[(0, 2, false), (2, 1, true), (3, 1, true)]), Some(2));
+    proptest! {
+        #[test]
+        fn however_often_it_is_seeded_it_is_done_when_the_ledger_has_all_runs(
+            records in prop::collection::vec((1u64..5, any::<bool>()), 1..30),
+            count in 1u64..60,
+        ) {
+            let plan = plan(&[("a", count)], &["m"]);
+            let start = plan.monitors["m"]["a"].clone();
+            let (mut tally, mut ledger) = (Tally::default(), 0);
+            tally.expect(plan);
+            for (runs, cut) in records {
+                if cut {
+                    tally.seed("m", &start, ledger);
+                }
+                tally.add("m", &result(&start, runs));
+                ledger += runs;
+                prop_assert_eq!(tally.done(), ledger >= count);
+            }
+        }
     }
 
     #[test]
@@ -167,7 +161,7 @@ mod tests {
         assert!(!tally.done());
         tally.expect(plan);
         tally.add("m", &result(&start, 1000));
-        assert!(!tally.counted_out("m", &start) && !tally.done());
+        assert!(!tally.counted_out("m", "a", &start) && !tally.done());
     }
 
     #[test]
@@ -182,9 +176,9 @@ mod tests {
         let after = plan(&[("a", 2), ("b", 1)], &["m"]);
         let changed = after.monitors["m"]["a"].clone();
         tally.expect(after);
-        assert!(!tally.done() && tally.counted_out("m", &b));
+        assert!(!tally.done() && tally.counted_out("m", "b", &b));
         // A late result of the old revision does not count for the new one.
         tally.add("m", &result(&a, 2));
-        assert!(!tally.counted_out("m", &changed));
+        assert!(!tally.counted_out("m", "a", &changed));
     }
 }

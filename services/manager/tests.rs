@@ -211,6 +211,27 @@ async fn a_changed_file_counts_at_once_and_a_bad_one_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_monitor_that_is_called_otherwise_in_the_file_goes_on_with_its_orders() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut calls = script_on(listener);
+    let file = |name: &str| {
+        let monitors = format!(r#"{{"monitors": [{{"name": "{name}", "address": "http://{address}"}}], "#);
+        checks(&[("a", "")]).replacen('{', &monitors, 1)
+    };
+    let setting = start(&file("old"), "");
+    let mut first = soon("a call", calls.recv()).await.unwrap();
+    let (_, before) = first.restatement().await;
+    setting.write(&file("new"));
+    setting.reload.send(()).await.unwrap();
+    assert_eq!(first.next().await, None, "a half-close, and no Stop");
+    assert!(calls.try_recv().is_err(), "one link to a monitor at a time");
+    drop(first);
+    let (_, after) = soon("a second call", calls.recv()).await.unwrap().restatement().await;
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn a_bad_file_ends_the_start_before_anything_is_started() {
     let mut setting = start(r#"{"checks": [{"name": "a", "pong": {}}]}"#, "");
     let fatal = soon("the end", &mut setting.manager).await.unwrap().unwrap_err();

@@ -73,6 +73,11 @@ impl Scene {
     }
 }
 
+/// What a probe that ran came to.
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![Just(Outcome::Passed), Just(Outcome::Failed), Just(Outcome::Undetermined)]
+}
+
 fn became(alert: Option<Alert>) -> (Option<State>, State) {
     match alert {
         Some(Alert::Check(CheckAlert { from, to, .. })) => (from, to),
@@ -191,6 +196,71 @@ fn results_from_before_a_cut_are_history() {
     assert_eq!(totals[&("failed".into(), String::new())], 5, "they are counted all the same");
 }
 
+/// Makes a result one of monitor "a", of a run that was due so many seconds after what was 20 s ago.
+fn due(run: u64, seconds: u64) -> impl FnOnce(&mut ProbeResult) {
+    let due = clock::wall() - Duration::from_secs(20) + Duration::from_secs(seconds);
+    move |result| (result.monitor, result.run, result.due_time) = ("a".into(), run, Some(due.into()))
+}
+
+#[test]
+fn a_backlog_beside_live_results_is_counted_and_says_nothing() {
+    let mut scene = Scene::new();
+    scene.brings(due(10, 10), Outcome::Passed);
+    for run in 1..=5 {
+        assert_eq!(scene.brings(due(run, run), Outcome::Failed), Some(None), "it is expected, and no news");
+    }
+    assert_eq!(scene.state(), State::Up);
+    let line = scene.book.snapshot(scene.now).checks[0].lines[0].clone();
+    assert_eq!((line.last.run, line.age, line.totals[&("failed".into(), String::new())]), (10, Duration::from_secs(5), 5));
+    scene.brings(due(11, 11), Outcome::Failed);
+    assert_eq!(scene.state(), State::Down, "what is newer still counts");
+}
+
+#[test]
+fn results_that_are_due_together_or_do_not_say_when_are_as_new_as_they_come() {
+    let mut scene = Scene::new();
+    let same = clock::wall();
+    for (run, due) in [(1, Some(same)), (1, Some(same)), (0, None)] {
+        let change = |result: &mut ProbeResult| (result.monitor, result.run, result.due_time) = ("a".into(), run, due.map(Into::into));
+        scene.brings(change, Outcome::Passed);
+        let line = scene.book.snapshot(scene.now).checks[0].lines[0].clone();
+        assert_eq!((line.last.run, line.age), (run, Duration::ZERO));
+    }
+}
+
+#[test]
+fn a_slow_run_that_is_overtaken_by_those_skipped_meanwhile_still_counts() {
+    let mut scene = Scene::new();
+    scene.brings(due(0, 0), Outcome::Passed);
+    scene.brings(due(2, 2), Outcome::Skipped);
+    scene.brings(due(1, 1), Outcome::Failed);
+    assert_eq!(scene.state(), State::Down);
+    assert_eq!(scene.brings(due(0, 0), Outcome::Passed), Some(None), "but one before that does not");
+    assert_eq!(scene.state(), State::Down);
+}
+
+#[test]
+fn a_monitor_whose_clock_was_set_back_is_heard_again_when_the_patience_ends() {
+    let mut scene = Scene::new();
+    scene.brings(due(0, 3600), Outcome::Passed);
+    scene.brings(due(0, 10), Outcome::Failed);
+    assert_eq!(scene.state(), State::Up);
+    scene.wait(31);
+    scene.brings(due(1, 20), Outcome::Failed);
+    assert_eq!(scene.state(), State::Down);
+}
+
+#[test]
+fn the_last_of_counted_runs_keeps_its_word_though_a_backlog_follows() {
+    let mut scene = Scene::new();
+    scene.book.expect(vec![place(v1::Check { count: 3, ..ping("c") }, &["a"])], scene.now);
+    scene.brings(due(2, 10), Outcome::Passed);
+    scene.brings(due(0, 0), Outcome::Failed);
+    scene.brings(due(1, 5), Outcome::Failed);
+    assert!(scene.wait(100_000).is_empty());
+    assert_eq!(scene.state(), State::Up);
+}
+
 #[test]
 fn a_check_that_is_counted_out_keeps_its_last_word() {
     let mut scene = Scene::new();
@@ -240,6 +310,27 @@ fn a_range_of_skipped_runs_counts_as_many() {
 }
 
 proptest! {
+    #[test]
+    fn however_a_backlog_comes_in_between_the_line_says_what_live_results_say(
+        live in prop::collection::vec((outcome(), any::<bool>()), 1..20),
+        backlog in prop::collection::vec(outcome(), 0..20),
+    ) {
+        let told = |with_backlog: bool| {
+            let mut scene = Scene::new();
+            let (mut old, mut said) = (backlog.iter().enumerate(), Vec::new());
+            for (run, (outcome, between)) in live.iter().enumerate() {
+                let news = scene.brings(due(100 + run as u64, 10 + run as u64 / 4), *outcome);
+                said.push((news, scene.state(), scene.book.snapshot(scene.now).checks[0].lines[0].last.run));
+                if *between && let Some((run, outcome)) = old.next() && with_backlog {
+                    assert_eq!(scene.brings(due(run as u64, run as u64 / 4), *outcome), Some(None));
+                    scene.now -= Duration::from_secs(1);
+                }
+            }
+            said
+        };
+        prop_assert_eq!(told(true), told(false));
+    }
+
     #[test]
     fn what_people_are_told_is_always_a_change_of_what_they_were_told_before(
         events in prop::collection::vec((0u8..8, 0u64..40), 1..120),

@@ -2,9 +2,12 @@
 //! each cut. tonic retries nothing, so all of that is here.
 
 mod endpoint;
+mod outgoing;
 mod session;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +15,17 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
-use vantage_contract::v1::{Hello, MonitorAddress, ProbeResult, Start, StoredSession};
+use vantage_contract::v1::{Hello, MonitorAddress, ProbeResult, StoredSession};
 use vantage_daemon::{backoff::Backoff, clock, exit::Fatal, readiness::Readiness};
 
-use crate::plan::Orders;
+use crate::{
+    plan::{Changes, Orders},
+    store::Standing,
+};
 pub(crate) use endpoint::dial;
 use session::{Ending, Session};
-pub(crate) use session::{Stream, ask, open};
+pub(crate) use stream::{Stream, ask, open};
+use trouble::Place;
 
 /// How links behave. One for all links of a manager.
 #[derive(Debug, Clone)]
@@ -75,17 +82,35 @@ impl Settings {
     }
 }
 
-/// Where a link's results go.
+/// What stands behind a link: where its results go, and who knows how its orders stand. Monitors are named as they call themselves.
+///
+/// An error of what is asked here is told, and the same is asked again, until the link is told to drain.
 pub trait Intake: Send + Sync + 'static {
-    /// How far the results of this monitor's sessions are stored. `monitor` is what it calls itself. Empty is never wrong: it costs
+    /// How far the results of this monitor's sessions are stored, of at most a hundred that were used last. Empty is never wrong: it costs
     /// results that are sent again.
     fn stored_sessions(&self, monitor: &str) -> impl Future<Output = Vec<StoredSession>> + Send;
 
-    /// Stores results durably and shows those that are new. Ok: they may be acknowledged. An error is told, and the same results come again.
-    fn take(&self, link: &str, results: Vec<ProbeResult>) -> impl Future<Output = Result<(), String>> + Send;
+    /// Whether this link may serve a monitor of that name; asked when it has answered, and before anything is stated. An error says who
+    /// has that name already, and what helps; nothing is noted then. The name is the link's until its next state that is not
+    /// [`State::Connected`].
+    fn admit(&self, link: &str, monitor: &str) -> Result<(), String>;
 
-    /// Whether all runs of an order with a count are accounted for, so that restating it would run it once more.
-    fn counted_out(&self, link: &str, start: &Start) -> bool;
+    /// Enters in the ledger, durably, that exactly these orders are going to stand on the monitor. `closed` are the sessions that it says are
+    /// still to come, with their last sequences. Ok: how each stands, in their order; then they are stated.
+    fn restate(
+        &self,
+        link: &str,
+        monitor: &str,
+        closed: &[StoredSession],
+        orders: &Orders,
+    ) -> impl Future<Output = Result<Vec<Standing>, String>> + Send;
+
+    /// Enters in the ledger, durably, what is going to change while the stream is open. Ok: how each of the orders to place stands, in their
+    /// order; then it is said.
+    fn change(&self, link: &str, monitor: &str, changes: &Changes) -> impl Future<Output = Result<Vec<Standing>, String>> + Send;
+
+    /// Stores results durably and shows those that are new. Ok: they may be acknowledged.
+    fn take(&self, link: &str, results: &[ProbeResult]) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Hears of each change.
     fn note(&self, link: &str, state: &State);
@@ -105,7 +130,7 @@ pub enum State {
     },
     /// Its stream is down, and why; it dials again soon.
     Down(String),
-    /// The monitor refuses us for a reason that only a person can cure; it dials again now and then.
+    /// The monitor refuses us, or can't be served, for a reason that only a person can cure; it dials again now and then.
     Refused(String),
     /// Another manager with our client id took our place; it does not come back by itself.
     TakenOver,
@@ -270,7 +295,7 @@ impl<I: Intake> Worker<I> {
             Ok(dial) => dial,
             Err(Fatal { message, .. }) => return Next::Refused(message),
         };
-        // The name is known once the monitor has answered; until then it sends again what it was not told is stored.
+        // The name is known once the monitor has answered. On the first connection of this process it is told then what is stored.
         let stored = if monitor.is_empty() { Vec::new() } else { self.intake.stored_sessions(monitor).await };
         let hello = self.settings.hello(stored);
         let opened = tokio::select! {
@@ -282,7 +307,16 @@ impl<I: Intake> Worker<I> {
             Ok(stream) => stream,
             Err(status) => return judge(&status),
         };
-        monitor.clone_from(&stream.monitor);
+        if let Err(why) = self.intake.admit(&self.address.name, &stream.monitor) {
+            return Next::Refused(why);
+        }
+        let mut untold = Vec::new();
+        if *monitor != stream.monitor {
+            monitor.clone_from(&stream.monitor);
+            untold = self.intake.stored_sessions(monitor).await;
+            let is_due = |session: &str| session == stream.session || stream.closed.iter().any(|closed| closed.session == session);
+            untold.retain(|stored| is_due(&stored.session));
+        }
         let unsaid = self.complaint.take().map_or(0, |(_, unsaid)| unsaid);
         tracing::info!(
             link = self.address.name,
@@ -295,13 +329,18 @@ impl<I: Intake> Worker<I> {
         self.readiness.met(self.condition.clone());
         self.intake.note(&self.address.name, &State::Connected { monitor: stream.monitor.clone(), session: stream.session.clone() });
         let session = Session {
-            link: &self.address.name,
             intake: &self.intake,
-            settings: &self.settings,
-            drain: &self.drain,
             orders: &mut self.orders,
+            monitor: stream.monitor.clone(),
+            place: Place {
+                link: &self.address.name,
+                settings: &self.settings,
+                readiness: &self.readiness,
+                condition: &self.condition,
+                drain: &self.drain,
+            },
         };
-        match session.serve(stream).await {
+        match session.serve(stream, untold).await {
             Ending::Drained => Next::Drained,
             Ending::Closed => Next::Retry { why: "the monitor ended the stream: it is stopping".into(), after: None },
             Ending::Failed(status) => judge(&status),
@@ -317,7 +356,9 @@ impl<I: Intake> Worker<I> {
                 let (link, address) = (&self.address.name, &self.address.address);
                 match slowly {
                     None => tracing::warn!(link, address, error = why, "link down; trying again until it is up"),
-                    Some(wait) => tracing::error!(link, address, error = why, "the monitor refuses us; trying again every {wait:?}"),
+                    Some(wait) => {
+                        tracing::error!(link, address, error = why, "this monitor needs a person's help; trying again every {wait:?}")
+                    }
                 }
                 self.complaint = Some((why.to_owned(), 0));
             }

@@ -1,61 +1,26 @@
-//! One stream to a monitor, from Hello to its end.
+//! One stream at work, from the restatement to its end.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    future,
-    sync::Arc,
-};
+use std::{future, sync::Arc};
 
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, Streaming};
-use vantage_contract::v1::{
-    Ack, Commit, ExecuteRequest, Hello, ProbeResult, Stop, execute_request::Order, monitor_service_client::MonitorServiceClient,
-};
-use vantage_daemon::backoff::Backoff;
+use tonic::{Status, Streaming};
+use vantage_contract::v1::{ExecuteRequest, ProbeResult, StoredSession};
 
-use super::{Intake, Settings, endpoint::Dial};
+use super::{
+    Intake,
+    outgoing::Outgoing,
+    stream::Stream,
+    trouble::{Place, Trouble},
+};
 use crate::plan::{self, Orders};
 
 /// The most results that are stored and acknowledged together, and (roughly) the most bytes.
-const BATCH: usize = 256;
+///
+/// With what the transport holds ([`endpoint`](super::endpoint)), this is all that a link has in memory between the monitor and the
+/// store: nothing is read while a batch is being stored and shown, so a slow store or a slow reader of the output holds the monitor back.
+const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-
-/// Requests that wait for the transport. What waits beyond that waits in [`Outgoing`], which is bounded by the number of orders.
-const OUTBOX: usize = 64;
-
-/// An open stream: the monitor has answered.
-pub(crate) struct Stream {
-    /// The way to the monitor; dropping it half-closes.
-    pub(crate) outbox: mpsc::Sender<ExecuteRequest>,
-    /// The way back.
-    pub(crate) inbox: Streaming<ProbeResult>,
-    /// What the monitor calls itself.
-    pub(crate) monitor: String,
-    /// The session that serves us.
-    pub(crate) session: String,
-}
-
-/// Connects and says Hello. Ends within the settings' timeouts.
-pub(crate) async fn open(dial: Dial, hello: Hello, settings: &Settings) -> Result<Stream, Status> {
-    let mut client = MonitorServiceClient::new(dial.endpoint.connect_lazy());
-    let (outbox, requests) = mpsc::channel(OUTBOX);
-    // The channel is empty and its other end is in our hands: this can't fail.
-    let _ = outbox.try_send(ask(Order::Hello(hello)));
-    let mut request = Request::new(ReceiverStream::new(requests));
-    if let Some(token) = dial.token {
-        request.metadata_mut().insert("authorization", token);
-    }
-    let limit = settings.connect_timeout + settings.answer_timeout;
-    let response = tokio::time::timeout(limit, client.execute(request))
-        .await
-        .map_err(|_| Status::deadline_exceeded(format!("no answer to Hello within {limit:?}")))??;
-    let header = |name| response.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let (monitor, session) = (header("vantage-monitor"), header("vantage-session"));
-    Ok(Stream { outbox, inbox: response.into_inner(), monitor, session })
-}
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -68,49 +33,23 @@ pub(crate) enum Ending {
     Failed(Status),
 }
 
-/// What is still to be said. Acknowledgements are cumulative, so only the newest of each session counts.
-#[derive(Default)]
-struct Outgoing {
-    acks: BTreeMap<String, u64>,
-    orders: VecDeque<ExecuteRequest>,
-}
-
-impl Outgoing {
-    fn is_empty(&self) -> bool {
-        self.acks.is_empty() && self.orders.is_empty()
-    }
-
-    fn next(&mut self) -> Option<ExecuteRequest> {
-        match self.acks.pop_first() {
-            Some((session, sequence)) => Some(ask(Order::Ack(Ack { session, sequence }))),
-            None => self.orders.pop_front(),
-        }
-    }
-
-    fn change(&mut self, from: &Orders, to: &Orders) {
-        let changes = plan::diff(from, to);
-        self.orders.extend(changes.stops.into_iter().map(|check_name| ask(Order::Stop(Stop { check_name }))));
-        self.orders.extend(changes.starts.into_iter().map(|start| ask(Order::Start(start))));
-    }
-}
-
 /// A stream at work.
-pub(crate) struct Session<'l, I> {
-    pub(crate) link: &'l str,
-    pub(crate) intake: &'l Arc<I>,
-    pub(crate) settings: &'l Settings,
-    pub(crate) drain: &'l CancellationToken,
-    pub(crate) orders: &'l mut watch::Receiver<Arc<Orders>>,
+pub(super) struct Session<'l, I> {
+    pub(super) intake: &'l Arc<I>,
+    pub(super) orders: &'l mut watch::Receiver<Arc<Orders>>,
+    /// What the monitor calls itself.
+    pub(super) monitor: String,
+    pub(super) place: Place<'l>,
 }
 
 impl<I: Intake> Session<'_, I> {
-    /// Restates the orders, closes the restatement, and takes results until the stream or the link ends.
-    pub(crate) async fn serve(mut self, stream: Stream) -> Ending {
-        let Stream { outbox, mut inbox, .. } = stream;
+    /// Restates the orders, closes the restatement, and takes results until the stream or the link ends. `stored` is how far the sessions
+    /// of this stream are stored, as far as the monitor was not told yet.
+    pub(super) async fn serve(mut self, stream: Stream, stored: Vec<StoredSession>) -> Ending {
+        let Stream { outbox, mut inbox, closed, .. } = stream;
         let mut outgoing = Outgoing::default();
-        let mut placed = self.wanted(&Orders::new());
-        outgoing.change(&Orders::new(), &placed);
-        outgoing.orders.push_back(ask(Order::Commit(Commit {})));
+        stored.iter().for_each(|stored| outgoing.acknowledge(&stored.session, stored.sequence));
+        let Some(mut placed) = self.restate(&closed, &mut outgoing).await else { return Ending::Drained };
         let mut deaf = false;
         loop {
             tokio::select! {
@@ -130,29 +69,70 @@ impl<I: Intake> Session<'_, I> {
                     Ok(None) => return Ending::Closed,
                     Err(status) => return Ending::Failed(status),
                 },
-                changed = self.orders.changed() => match changed {
-                    Ok(()) => {
-                        let wanted = self.wanted(&placed);
-                        outgoing.change(&placed, &wanted);
-                        placed = wanted;
-                    }
+                // One change after the other: what waits to be said does not grow while the monitor doesn't listen.
+                changed = self.orders.changed(), if outgoing.is_settled() => match changed {
+                    Ok(()) => self.change(&mut placed, &mut outgoing).await,
                     // Whoever could change the orders is gone: so should we be.
                     Err(_) => break,
                 },
-                () = self.drain.cancelled() => break,
+                () = self.place.drain.cancelled() => break,
             }
         }
-        // A link that is taken out of the file has just been given an empty list of orders.
-        let wanted = self.wanted(&placed);
-        outgoing.change(&placed, &wanted);
-        let limit = self.settings.drain_timeout;
-        match tokio::time::timeout(limit, self.finish(outbox, inbox, outgoing)).await {
-            Ok(()) => {}
-            Err(_) => {
-                tracing::info!(link = self.link, "the monitor did not end the stream within {limit:?}: left it; it keeps what it has")
-            }
+        let limit = self.place.settings.drain_timeout;
+        let finish = async {
+            // A link that is taken out of the file has just been given an empty list of orders.
+            self.change(&mut placed, &mut outgoing).await;
+            self.finish(outbox, inbox, outgoing).await;
+        };
+        if tokio::time::timeout(limit, finish).await.is_err() {
+            let link = self.place.link;
+            tracing::info!(link, "the monitor did not end the stream within {limit:?}: left it; it keeps what it has");
         }
         Ending::Drained
+    }
+
+    /// Enters in the ledger that the orders are going to stand on the monitor, and learns how they do; then states them. Without the
+    /// ledger nothing is stated. None: told to drain before.
+    async fn restate(&mut self, closed: &[StoredSession], outgoing: &mut Outgoing) -> Option<Arc<Orders>> {
+        let mut trouble = Trouble::with("orders can't be entered in the store, so they are not restated", self.place);
+        loop {
+            let orders = Arc::clone(&self.orders.borrow_and_update());
+            match self.intake.restate(self.place.link, &self.monitor, closed, &orders).await {
+                Ok(standings) => {
+                    outgoing.restate(orders.values().zip(standings));
+                    trouble.over();
+                    return Some(orders);
+                }
+                Err(why) => {
+                    if !trouble.wait(why).await {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Enters in the ledger what has changed, and then says it. What did not change is not touched.
+    async fn change(&mut self, placed: &mut Arc<Orders>, outgoing: &mut Outgoing) {
+        let mut trouble = Trouble::with("changed orders can't be entered in the store, so the old ones go on", self.place);
+        loop {
+            let wanted = Arc::clone(&self.orders.borrow_and_update());
+            let changes = plan::diff(placed, &wanted);
+            let entered =
+                if changes.is_empty() { Ok(Vec::new()) } else { self.intake.change(self.place.link, &self.monitor, &changes).await };
+            match entered {
+                Ok(standings) => {
+                    outgoing.change(&changes, standings);
+                    *placed = wanted;
+                    return trouble.over();
+                }
+                Err(why) => {
+                    if !trouble.wait(why).await {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// Says what is still to be said, half-closes, and takes what is in flight. What comes after the half-close can't be acknowledged on
@@ -180,17 +160,6 @@ impl<I: Intake> Session<'_, I> {
         }
     }
 
-    /// The orders that the monitor should have. One whose runs are all accounted for is not placed again, but also not taken from a
-    /// monitor that still has it.
-    fn wanted(&mut self, placed: &Orders) -> Orders {
-        let orders = Arc::clone(&self.orders.borrow_and_update());
-        orders
-            .iter()
-            .filter(|(name, start)| placed.get(*name).is_some_and(|placed| placed == *start) || !self.intake.counted_out(self.link, start))
-            .map(|(name, start)| (name.clone(), start.clone()))
-            .collect()
-    }
-
     /// The first result and all that are already here, up to a bound.
     async fn gather(&self, first: ProbeResult, inbox: &mut Streaming<ProbeResult>) -> (Vec<ProbeResult>, Option<Ending>) {
         let mut bytes = first.encoded_len();
@@ -212,33 +181,15 @@ impl<I: Intake> Session<'_, I> {
     /// Stores results, as often as it takes, and only then lets them be acknowledged. Meanwhile nothing is read, which holds the monitor
     /// back; it keeps what it can't send.
     async fn take(&self, batch: Vec<ProbeResult>, outgoing: &mut Outgoing) {
-        let mut acks = BTreeMap::new();
-        for result in &batch {
-            let newest = acks.entry(result.session.clone()).or_insert(0);
-            *newest = result.sequence.max(*newest);
-        }
-        let mut patience = Backoff::new(self.settings.first_delay, self.settings.most_delay);
-        let mut told = String::new();
-        while let Err(why) = self.intake.take(self.link, batch.clone()).await {
-            if why != told {
-                tracing::error!(
-                    link = self.link,
-                    results = batch.len(),
-                    error = why,
-                    "results can't be stored, so they are not acknowledged"
-                );
-                told = why;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(patience.next_delay()) => {}
+        let mut trouble = Trouble::with("results can't be stored, so they are not acknowledged", self.place);
+        while let Err(why) = self.intake.take(self.place.link, &batch).await {
+            if !trouble.wait(why).await {
                 // Not stored, not acknowledged: the monitor still has them.
-                () = self.drain.cancelled() => return,
+                return;
             }
         }
-        if !told.is_empty() {
-            tracing::info!(link = self.link, "results are stored again");
-        }
-        outgoing.acks.append(&mut acks);
+        trouble.over();
+        batch.iter().for_each(|result| outgoing.acknowledge(&result.session, result.sequence));
     }
 }
 
@@ -249,9 +200,4 @@ async fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
         output = future => Some(output),
         () = future::ready(()) => None,
     }
-}
-
-/// A request.
-pub(crate) fn ask(order: Order) -> ExecuteRequest {
-    ExecuteRequest { order: Some(order) }
 }
