@@ -35,6 +35,8 @@ impl Ended {
 
 fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
+    // Nothing outlives a test, unless it says where.
+    command.env("VANTAGE_DATA", "memory");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
