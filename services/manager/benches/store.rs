@@ -1,6 +1,8 @@
 //! How fast the store takes results, beside a bare loop that inserts the same bytes; and how fast it answers over what it has.
 //!
 //! `cargo bench -p vantage-manager --bench store`; `VANTAGE_BENCH_RESULTS` says how many results (default 1,000,000), `TMPDIR` on which disk.
+#![expect(clippy::unwrap_used, reason = "a benchmark that can't go on has nothing to say")]
+#![expect(clippy::print_stdout, reason = "the figures are what a benchmark is for")]
 
 use std::{path::Path, sync::Arc, thread, time::Duration};
 
@@ -53,7 +55,6 @@ fn result(monitor: &str, number: u64, checks: u64, revisions: &[String], start: 
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are what a benchmark is for")]
 fn tell(what: &str, count: u64, took: Duration) -> f64 {
     let rate = count as f64 / took.as_secs_f64();
     println!("{what:64} {count:>9} in {:>7.3} s: {rate:>9.0} a second", took.as_secs_f64());
@@ -63,7 +64,8 @@ fn tell(what: &str, count: u64, took: Duration) -> f64 {
 /// The processor time of this process so far.
 fn busy() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
+    let ticks =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
     // USER_HZ is 100 on all of Linux.
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
@@ -84,7 +86,8 @@ fn stored(folder: &Path, count: u64, checks: u64, writers: u64) -> f64 {
             thread::spawn(move || {
                 let monitor = format!("m{writer}");
                 for batch in 0..share / BATCH {
-                    let batch = (batch * BATCH..(batch + 1) * BATCH).map(|number| result(&monitor, number, checks, &revisions, start)).collect();
+                    let batch =
+                        (batch * BATCH..(batch + 1) * BATCH).map(|number| result(&monitor, number, checks, &revisions, start)).collect();
                     assert_eq!(store.append(batch).unwrap().new.len() as u64, BATCH);
                 }
                 share / BATCH * BATCH
@@ -95,7 +98,7 @@ fn stored(folder: &Path, count: u64, checks: u64, writers: u64) -> f64 {
     let (took, worked) = (began.elapsed(), busy() - before);
     let rate = tell(&format!("  of {checks} checks"), count, took);
     tell("    by processor time, with the making of the results", count, worked);
-    tell("    bytes on the disk (not a rate of results)", store.usage().bytes, took);
+    println!("    {} bytes each on the disk", store.usage().bytes / store.usage().result_count.max(1));
     rate
 }
 
@@ -120,7 +123,6 @@ fn bare(folder: &Path, count: u64) -> f64 {
     tell("bare loop: encode, insert, index by time, 256 a commit", count / BATCH * BATCH, began.elapsed())
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are what a benchmark is for")]
 fn main() {
     let count = std::env::var("VANTAGE_BENCH_RESULTS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
     let folder = tempfile::tempdir().unwrap();
@@ -134,11 +136,10 @@ fn main() {
 
     let folder = folder.path().join("one");
     let store = SqliteStore::open(Some(Folder::open(&folder).unwrap()), Settings::new("bench")).unwrap();
-    for (what, check) in [("newest 60 of all", None), ("newest 60 of one check of 1000", Some("check-7".to_owned()))] {
-        let began = clock::monotonic();
-        let found = store.recent(&Query { check, monitor: None, limit: 60 }).unwrap().len() as u64;
-        tell(what, found, began.elapsed());
-    }
+    let began = clock::monotonic();
+    let newest = |check: u64| Query { check: Some(format!("check-{check}")), monitor: Some("m0".into()), limit: 40 };
+    let found = (0..CHECKS).map(|check| store.recent(&newest(check)).unwrap().len() as u64).sum();
+    tell("the newest 40 of each of 1000 checks, as for the page", found, began.elapsed());
     let line = format!("vantage-manager account --by none --data {}", folder.display());
     let Some(Command::Account(arguments)) = Cli::read(line.split(' ')).unwrap().command else { return };
     let began = clock::monotonic();

@@ -17,6 +17,7 @@ use super::{
     ledger::Statement,
     retention::{self, Trimmed},
     row,
+    tails::Tails,
     writer::{Outline, Writer},
 };
 
@@ -49,13 +50,14 @@ pub(super) struct Keeper {
     pub(super) keep: Keep,
     pub(super) clock: fn() -> SystemTime,
     pub(super) usage: Arc<Mutex<Usage>>,
+    pub(super) tails: Arc<Mutex<Tails>>,
     tidied: i64,
     told: String,
 }
 
 impl Keeper {
-    pub(super) fn new(writer: Writer, keep: Keep, clock: fn() -> SystemTime, usage: Arc<Mutex<Usage>>) -> Self {
-        Self { writer, keep, clock, usage, tidied: i64::MIN, told: String::new() }
+    pub(super) fn new(writer: Writer, keep: Keep, clock: fn() -> SystemTime, usage: Arc<Mutex<Usage>>, tails: Arc<Mutex<Tails>>) -> Self {
+        Self { writer, keep, clock, usage, tails, tidied: i64::MIN, told: String::new() }
     }
 
     /// Serves until nobody can ask any more.
@@ -111,6 +113,13 @@ impl Keeper {
         })?;
         let count: u64 = done.iter().map(|done| if let Done::Appended(outline) = done { outline.count() } else { 0 }).sum();
         self.note(count, Trimmed::default());
+        let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        for (job, done) in jobs.iter().zip(&done) {
+            if let (Job::Append(batch, _), Done::Appended(outline)) = (job, done) {
+                outline.new_of(batch).for_each(|(result, place)| tails.note(&result.check_name, &result.monitor, place));
+            }
+        }
+        drop(tails);
         Ok(done)
     }
 

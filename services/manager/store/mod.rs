@@ -3,7 +3,8 @@
 //! [`Store`] is what the desk asks of any store; [`SqliteStore`] keeps it in one file, or in memory, where it ends with the process.
 //!
 //! `schema` tells what is kept. `writer` writes it, on a thread of its own (`keeper`); of that, `sessions` knows what is stored already, `ledger`
-//! which orders there were, and `retention` what has to go. `read` is for those who only look.
+//! which orders there were, and `retention` what has to go. `read` is for those who only look, `tails` for what
+//! pages ask for all the time.
 
 use std::{
     fmt::Debug,
@@ -21,6 +22,7 @@ pub(crate) mod row;
 pub(crate) mod schema;
 mod sessions;
 mod sqlite;
+mod tails;
 mod writer;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Looking into a store: by pages, so that a slow reader neither holds up who writes nor makes the log grow.
 
-use rusqlite::{Connection, Result, Row, named_params, types::Type};
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, named_params, types::Type};
 use vantage_contract::v1::ProbeResult;
 
 pub(crate) use super::retention::horizon;
@@ -36,11 +36,12 @@ pub(crate) struct Page<'a> {
 
 impl<'a> Page<'a> {
     pub(crate) fn new(selection: &'a Selection) -> Self {
-        let is_filtered = selection.check.is_some() || selection.monitor.is_some();
-        let mut wanted = String::new();
-        if is_filtered {
-            wanted += "AND series IN (SELECT id FROM series WHERE (:check IS NULL OR check_name = :check) AND (:monitor IS NULL OR monitor = :monitor)) ";
-        }
+        // The words have to be there in any case, as their values are given in any case.
+        let wanted = if selection.check.is_some() || selection.monitor.is_some() {
+            "series IN (SELECT id FROM series WHERE (:check IS NULL OR check_name = :check) AND (:monitor IS NULL OR monitor = :monitor))"
+        } else {
+            "(:check IS NULL AND :monitor IS NULL)"
+        };
         let (order, last, after) = if selection.oldest_first {
             ("ASC", (i64::MIN, i64::MIN), "due_ns >= :last AND (due_ns > :last OR result.id > :id)")
         } else {
@@ -51,9 +52,8 @@ impl<'a> Page<'a> {
             "SELECT found.id, found.due_ns, found.run, found.run_count, found.outcome, found.reason,
                     result.sequence, result.body, series.template, session.session
              FROM (SELECT result.id, due_ns, series, run, run_count, outcome, reason FROM result INDEXED BY result_by_due
-                   WHERE {after} AND due_ns >= :since AND due_ns < :until {wanted}
+                   WHERE {after} AND due_ns >= :since AND due_ns < :until AND {wanted}
                    AND (:outcome IS NULL OR outcome = :outcome) AND (:reason IS NULL OR reason = :reason)
-                   AND (:check IS NULL OR TRUE) AND (:monitor IS NULL OR TRUE)
                    ORDER BY due_ns {order}, result.id {order} LIMIT :limit) AS found
              JOIN result ON result.id = found.id JOIN series ON series.id = found.series JOIN session ON session.id = result.session
              ORDER BY found.due_ns {order}, found.id {order}"
@@ -63,6 +63,11 @@ impl<'a> Page<'a> {
 
     /// The next ones, at most `limit`. None: there are no more.
     pub(crate) fn next(&mut self, db: &Connection, limit: usize) -> Result<Vec<ProbeResult>> {
+        Ok(self.next_with_places(db, limit)?.into_iter().map(|(_, result)| result).collect())
+    }
+
+    /// The same, each with when it was due, and its id.
+    pub(crate) fn next_with_places(&mut self, db: &Connection, limit: usize) -> Result<Vec<((i64, i64), ProbeResult)>> {
         let Selection { check, monitor, outcome, reason, since, until, .. } = self.selection;
         let mut query = db.prepare_cached(&self.sql)?;
         let values = named_params! {
@@ -71,14 +76,19 @@ impl<'a> Page<'a> {
             ":last": self.last.0, ":id": self.last.1, ":limit": i64::try_from(limit).unwrap_or(i64::MAX),
         };
         let rows = query.query_map(values, |row| Ok(((row.get(1)?, row.get(0)?), result(row)?)))?;
-        let mut results = Vec::new();
-        for row in rows {
-            let (place, result) = row?;
-            self.last = place;
-            results.push(result);
-        }
+        let results: Vec<((i64, i64), ProbeResult)> = rows.collect::<Result<_>>()?;
+        self.last = results.last().map_or(self.last, |(place, _)| *place);
         Ok(results)
     }
+}
+
+/// These results, in this order, as far as they are still there.
+pub(crate) fn by_ids(db: &Connection, ids: &[i64]) -> Result<Vec<ProbeResult>> {
+    let mut query = db.prepare_cached(
+        "SELECT result.id, due_ns, run, run_count, outcome, reason, sequence, body, template, session.session
+         FROM result JOIN series ON series.id = result.series JOIN session ON session.id = result.session WHERE result.id = ?1",
+    )?;
+    ids.iter().filter_map(|id| query.query_row([id], result).optional().transpose()).collect()
 }
 
 fn result(row: &Row<'_>) -> Result<ProbeResult> {

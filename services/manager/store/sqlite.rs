@@ -4,7 +4,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Sender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -27,6 +27,7 @@ use super::{
     read, retention,
     schema::{FILE, SCHEMA},
     sessions::Sessions,
+    tails::{self, Tails},
     writer::Writer,
 };
 
@@ -65,6 +66,7 @@ pub struct SqliteStore {
     /// The connection to read by; none in memory.
     reader: Option<Mutex<Connection>>,
     usage: Arc<Mutex<Usage>>,
+    tails: Arc<Mutex<Tails>>,
     /// Held for as long as the file is open.
     _folder: Option<Folder>,
 }
@@ -108,6 +110,7 @@ impl SqliteStore {
             settings.keep.bytes = settings.keep.bytes.min(Keep::MEMORY_BYTES);
         }
         let usage = Arc::new(Mutex::new(usage(&db, settings.keep).map_err(refused)?));
+        let tails = Arc::new(Mutex::new(Tails::scan(&db).map_err(refused)?));
         let mut writer = Writer::new(db, settings.client_id);
         let ended = writer.take_over(super::row::nanos(now)).map_err(refused)?;
         if ended > 0 {
@@ -115,10 +118,10 @@ impl SqliteStore {
         }
         let reader = file.as_deref().map(|file: &Path| sqlite::open_to_read(file, SCHEMA)).transpose()?.map(Mutex::new);
         let (jobs, waiting) = mpsc::channel();
-        let keeper = Keeper::new(writer, settings.keep, settings.clock, Arc::clone(&usage));
+        let keeper = Keeper::new(writer, settings.keep, settings.clock, Arc::clone(&usage), Arc::clone(&tails));
         let thread = thread::Builder::new().name("store".into()).spawn(move || keeper.serve(&waiting));
         let thread = thread.map_err(|error| OpenError::Refused { path, cause: format!("start its thread: {error}") })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), reader, usage, _folder: folder })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), reader, usage, tails, _folder: folder })
     }
 
     /// Does something on the connection that writes.
@@ -157,6 +160,10 @@ impl SqliteStore {
                 }))
             }),
         }
+    }
+
+    fn tails(&self) -> MutexGuard<'_, Tails> {
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self, statement: Statement, closed: Option<Vec<StoredSession>>, now: SystemTime) -> Result<Vec<Standing>, StoreError> {
@@ -206,8 +213,22 @@ impl Store for SqliteStore {
     fn recent(&self, query: &Query) -> Result<Vec<Arc<ProbeResult>>, StoreError> {
         let selection = read::Selection { check: query.check.clone(), monitor: query.monitor.clone(), ..read::Selection::default() };
         let limit = query.limit;
-        let results = self.read("read results", move |db| read::Page::new(&selection).next(db, limit))?;
-        Ok(results.into_iter().map(Arc::new).collect())
+        let results = match (&query.check, &query.monitor) {
+            (Some(check), Some(monitor)) if limit <= tails::LENGTH => {
+                let ids = self.tails().newest(check, monitor, limit);
+                match ids {
+                    Some(ids) => self.read("read results", move |db| read::by_ids(db, &ids))?,
+                    None => {
+                        let look = move |db: &Connection| read::Page::new(&selection).next_with_places(db, tails::LENGTH);
+                        let (places, results): (Vec<_>, Vec<_>) = self.read("read results", look)?.into_iter().unzip();
+                        self.tails().found(check, monitor, places);
+                        results
+                    }
+                }
+            }
+            _ => self.read("read results", move |db| read::Page::new(&selection).next(db, limit))?,
+        };
+        Ok(results.into_iter().take(limit).map(Arc::new).collect())
     }
 
     fn usage(&self) -> Usage {

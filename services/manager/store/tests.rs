@@ -99,6 +99,27 @@ fn the_newest_come_first_by_when_they_were_due_and_then_by_arrival() {
 }
 
 #[test]
+fn the_newest_of_a_line_are_those_of_the_whole_store_before_and_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = on_disk(folder.path());
+    let line = |limit| Query { monitor: Some("m".into()), ..query(Some("a"), limit) };
+    let checks = ["a", "b", "c"];
+    for sequence in 1..=300u64 {
+        // Runs come in no order: 7 and 300 have no common divisor.
+        store.append(vec![ran(checks[sequence as usize % 3], sequence, sequence * 7 % 300)]).unwrap();
+        if sequence == 150 {
+            assert_eq!(store.recent(&line(40)).unwrap(), store.recent(&query(Some("a"), 40)).unwrap());
+        }
+    }
+    for limit in [1, 40, 64, 65, 1000] {
+        assert_eq!(store.recent(&line(limit)).unwrap(), store.recent(&query(Some("a"), limit)).unwrap());
+    }
+    drop(store);
+    store = on_disk(folder.path());
+    assert_eq!(store.recent(&line(64)).unwrap(), store.recent(&query(Some("a"), 64)).unwrap());
+}
+
+#[test]
 fn what_comes_out_is_what_went_in() {
     let store = memory(Keep::default());
     let whole = ProbeResult {

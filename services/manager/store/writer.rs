@@ -53,8 +53,8 @@ struct Track {
 /// What became of a batch, as long as it is not committed.
 #[derive(Debug, Default)]
 pub(super) struct Outline {
-    /// The places of those that were new.
-    new: Vec<usize>,
+    /// The places of those that were new, when they were due, and their ids.
+    new: Vec<(usize, i64, i64)>,
     duplicate_count: u64,
     misnumbered_count: u64,
     gaps: Vec<Gap>,
@@ -66,9 +66,14 @@ impl Outline {
         self.new.len() as u64
     }
 
+    /// Those that were new, with when they were due and their ids.
+    pub(super) fn new_of<'a>(&self, batch: &'a [ProbeResult]) -> impl Iterator<Item = (&'a ProbeResult, (i64, i64))> {
+        self.new.iter().filter_map(|(place, due, id)| Some((batch.get(*place)?, (*due, *id))))
+    }
+
     /// The same, once it is committed.
     pub(super) fn of(self, batch: Vec<ProbeResult>) -> Appended {
-        let mut wanted = self.new.into_iter().peekable();
+        let mut wanted = self.new.into_iter().map(|(place, ..)| place).peekable();
         let new = batch.into_iter().enumerate().filter(|(place, _)| wanted.next_if_eq(place).is_some());
         Appended {
             new: new.map(|(_, result)| Arc::new(result)).collect(),
@@ -114,7 +119,7 @@ impl Writer {
                 sessions::Standing::Misnumbered => outline.misnumbered_count += 1,
                 sessions::Standing::New(session, gap) => {
                     if self.insert(result, session, due, now)? {
-                        outline.new.push(place);
+                        outline.new.push((place, due, self.db.last_insert_rowid()));
                         outline.gaps.extend(gap);
                     } else {
                         outline.duplicate_count += 1;
