@@ -4,9 +4,9 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Dur
 
 use clap::{Args, Parser, Subcommand, builder::BoolishValueParser, error::ErrorKind};
 use vantage_contract::duration;
-use vantage_daemon::exit::Exit;
+use vantage_daemon::{data::Data, exit::Exit};
 
-use crate::print::Output;
+use crate::{account, print::Output, results, store::Keep};
 
 /// Gives checks to monitors, keeps their results, judges them, shows them.
 #[derive(Debug, Parser)]
@@ -43,6 +43,11 @@ pub enum Command {
     },
     /// Prints the JSON Schema of files of checks, for editors.
     Schema,
+    /// Shows the results that are kept, also while the manager runs.
+    Results(results::Arguments),
+    /// Accounts for every run that was planned: what came of it, whether its record is still awaited, or is missing. Computed from the
+    /// orders, and then matched with the records.
+    Account(account::Arguments),
 }
 
 /// How the manager runs.
@@ -90,12 +95,28 @@ pub struct RunArgs {
     /// What the monitors' lists call this manager, for people. At most 128 bytes. Default: the host's name.
     #[arg(long, value_name = "NAME", env = "VANTAGE_NAME", value_parser = client_name)]
     pub name: Option<String>,
+    /// The folder where results and orders are kept, for this manager alone; "memory" keeps nothing beyond the process. Not with --once,
+    /// which keeps nothing. Default: manager below $STATE_DIRECTORY, $XDG_STATE_HOME/vantage or ~/.local/state/vantage.
+    #[arg(long, value_name = "DIR", env = "VANTAGE_DATA")]
+    pub data: Option<Data>,
+    /// For how long results are kept: those due longer ago are removed. 1 h to 10 y (3650d).
+    #[arg(long, value_name = "DURATION", env = "VANTAGE_KEEP_AGE", default_value = "30d", value_parser = keep_age)]
+    pub keep_age: Duration,
+    /// How much the store may take up: the oldest results make room. Bytes, or with KiB, MiB, GiB or TiB. 1 MiB at least; in memory it is 64 MiB
+    /// at most.
+    #[arg(long, value_name = "BYTES", env = "VANTAGE_KEEP_BYTES", default_value = "10GiB", value_parser = keep_bytes)]
+    pub keep_bytes: u64,
     /// What to log to stderr: a level, or directives ("info,vantage_manager=debug"). Default: info; with --once warn.
     #[arg(long, value_name = "FILTER", env = "VANTAGE_LOG")]
     pub log: Option<String>,
 }
 
 impl RunArgs {
+    /// For how long results are kept.
+    pub fn keep(&self) -> Keep {
+        Keep { age: self.keep_age, bytes: self.keep_bytes }
+    }
+
     /// What to log, the default included.
     pub fn log_filter(&self) -> &str {
         self.log.as_deref().unwrap_or(if self.once { "warn" } else { "info" })
@@ -117,9 +138,34 @@ impl FromStr for Listen {
     }
 }
 
-fn keepalive(text: &str) -> Result<Duration, String> {
+fn length(text: &str) -> Result<Duration, String> {
     let parsed = duration::parse(text).map_err(|error| error.to_string())?;
-    let parsed = Duration::try_from(parsed).map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|error| error.to_string())
+}
+
+fn keep_age(text: &str) -> Result<Duration, String> {
+    let parsed = length(text)?;
+    let bounds = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
+    if bounds.contains(&parsed) { Ok(parsed) } else { Err("give 1 h to 10 y (3650d)".into()) }
+}
+
+fn keep_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let shift = match text.get(digits.len()..).unwrap_or_default().trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        unit => return Err(format!("{unit:?} is no unit: give bytes, or KiB, MiB, GiB or TiB")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "give a number of bytes, as 500MiB or 10GiB".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).filter(|bytes| i64::try_from(*bytes).is_ok());
+    bytes.filter(|bytes| *bytes >= 1 << 20).ok_or_else(|| "give 1MiB at least, and less than 8 EiB".into())
+}
+
+fn keepalive(text: &str) -> Result<Duration, String> {
+    let parsed = length(text)?;
     if (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&parsed) { Ok(parsed) } else { Err("give 1 s to 1 h".into()) }
 }
 
@@ -188,6 +234,32 @@ mod tests {
             assert_eq!(read(&format!("m {wrong}")).unwrap_err(), Exit::Usage, "{wrong}");
         }
         assert_eq!(read("m --help").unwrap_err(), Exit::Ok);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_age_and_by_bytes() {
+        let keep = |line: &str| read(&format!("m -c f {line}")).map(|cli| cli.run.keep());
+        assert_eq!(keep(""), Ok(Keep::default()));
+        let some = Keep { age: Duration::from_secs(7 * 86_400), bytes: 500 << 20 };
+        assert_eq!(keep("--keep-age 7d --keep-bytes 500MiB"), Ok(some));
+        assert_eq!(keep("--keep-bytes 1048576").unwrap().bytes, 1 << 20);
+        for wrong in [
+            "--keep-age 59m",
+            "--keep-age 11000d",
+            "--keep-bytes 1MB",
+            "--keep-bytes 1023KiB",
+            "--keep-bytes MiB",
+            "--keep-bytes 9999999TiB",
+        ] {
+            assert_eq!(keep(wrong).unwrap_err(), Exit::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn data_are_kept_in_a_folder_or_not_at_all() {
+        let data = |line: &str| read(&format!("m -c f {line}")).unwrap().run.data;
+        assert_eq!(data("--data memory"), Some(Data::Memory));
+        assert_eq!(data("--data /var/lib/x"), Some(Data::Folder("/var/lib/x".into())));
     }
 
     #[test]

@@ -20,9 +20,11 @@ use vantage_contract::{
 use vantage_daemon::exit::{Exit, Fatal};
 
 use crate::{
+    account,
     cli::Command,
     link,
     plan::{self, Plan},
+    results,
 };
 
 /// What the embedded monitor is called.
@@ -158,7 +160,7 @@ fn monitors(of_file: &[MonitorAddress], additions: &Additions) -> Result<Vec<Mon
     Ok(monitors)
 }
 
-/// Does what needs no monitor: validates, plans, prints the schema.
+/// Does what needs no monitor: validates, plans, prints the schema, shows what is kept.
 pub fn tell(command: &Command, judge: &Judge, to: &mut dyn Write) -> Result<Exit, Fatal> {
     let text = match command {
         Command::Schema => format!("{:#}\n", file::json_schema()),
@@ -168,6 +170,8 @@ pub fn tell(command: &Command, judge: &Judge, to: &mut dyn Write) -> Result<Exit
             format!("{}: sound: {} for {}\n", file.display(), several(checks, "check"), several(monitors, "monitor"))
         }
         Command::Plan { file } => layout(&Setup::load(file, &Additions::default(), judge)?),
+        Command::Results(arguments) => return results::tell(arguments, to),
+        Command::Account(arguments) => return account::tell(arguments, to),
     };
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Fatal::new(Exit::OsError, format!("write the output: {error}"))),

@@ -7,12 +7,12 @@ use vantage_contract::v1::{Check, Outcome, Probe, ProbeResult, probe};
 use crate::{
     alert::Settings,
     desk::{Desk, Placement},
-    store::memory::{Bounds, MemoryStore},
+    store::SqliteStore,
 };
 
 /// A desk over an empty memory.
 pub(crate) fn desk() -> Desk {
-    Desk::new(Arc::new(MemoryStore::new(Bounds::default())), Settings::default())
+    Desk::new(Arc::new(SqliteStore::in_memory()), Settings::default())
 }
 
 /// A check every 10 s with a timeout of 2 s: the patience with it is 32 s.

@@ -3,6 +3,7 @@
 //! The manager has never heard of any kind of probe: it reads the fields of a result before `report`, and shows the rest by the
 //! contract's descriptors.
 
+pub mod account;
 pub mod alert;
 mod border;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod print;
 mod reception;
 mod reload;
+pub mod results;
 mod run;
 pub mod state;
 pub mod store;

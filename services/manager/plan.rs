@@ -88,6 +88,12 @@ pub fn interval_seconds(check: &Check) -> f64 {
         .unwrap_or(60.0)
 }
 
+/// The same in nanoseconds, exactly.
+pub fn interval_nanos(check: &Check) -> i64 {
+    let nanos = |interval: prost_types::Duration| interval.seconds.saturating_mul(1_000_000_000).saturating_add(interval.nanos.into());
+    check.interval.map(nanos).filter(|nanos| *nanos > 0).unwrap_or(60_000_000_000)
+}
+
 /// The order that runs a check: without the fields that say where, so that placing it elsewhere too changes nothing for those who have it.
 pub fn order(check: &Check) -> Start {
     let check = Check { monitors: Vec::new(), monitor_labels: BTreeMap::new(), ..check.clone() };

@@ -22,7 +22,7 @@ use crate::{
     metrics, once,
     print::{Printer, Style},
     reload::Watch,
-    store::memory::{Bounds, MemoryStore},
+    store::{self, SqliteStore},
     web,
 };
 
@@ -57,6 +57,14 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
         Some(id) => id,
         None => config::client_id(&path, arguments.once)?,
     };
+    // Before anything listens: nobody can be served without the store.
+    let store = if arguments.once {
+        None
+    } else {
+        let folder = arguments.data.clone().unwrap_or_default().open("manager")?;
+        let keeping = store::Settings { keep: arguments.keep(), ..store::Settings::new(client_id.clone()) };
+        Some(SqliteStore::open(folder, keeping)?)
+    };
     let settings = Arc::new(Settings {
         keepalive_interval: arguments.keepalive_interval,
         keepalive_timeout: arguments.keepalive_timeout,
@@ -67,12 +75,12 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     let embedded_address = embedded.as_ref().map(|embedded| embedded.address);
     setup.complete(embedded_address);
 
-    if arguments.once {
+    let Some(store) = store else {
         return ask_once(&setup, settings, &printer, embedded, &signals).await;
-    }
+    };
 
     let readiness = Readiness::default();
-    let desk = Desk::new(Arc::new(MemoryStore::new(Bounds::default())), alert::Settings::default());
+    let desk = Desk::new(Arc::new(store), alert::Settings::default());
     let stop = CancellationToken::new();
     let services = TaskTracker::new();
     if let Some(address) = arguments.http.0 {

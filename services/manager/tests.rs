@@ -87,7 +87,7 @@ fn start_on(http: &str, embedded: &str, file: &str, flags: &str) -> Setting {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), file);
     let config = folder.path().join("checks.json").display().to_string();
-    let line = format!("vantage-manager --config {config} --http {http} --embedded-listen {embedded} {flags}");
+    let line = format!("vantage-manager --config {config} --http {http} --embedded-listen {embedded} --data memory {flags}");
     let arguments = Cli::read(line.split_whitespace()).unwrap().run;
     let (drain, end, draining, delivered) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());

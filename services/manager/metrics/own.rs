@@ -50,11 +50,22 @@ fn store(desk: &Desk, sheet: &mut Sheet) {
     let usage = desk.usage();
     // Counts as doubles: exact up to 2^53.
     sheet.gauge("vantage_manager_stored_results", None, "Results that can be read back.", Vec::new(), usage.result_count as f64);
-    sheet.gauge("vantage_manager_store", Some(Unit::Bytes), "What they take up, estimated.", Vec::new(), usage.bytes as f64);
-    let help = "What they may take up; 0 is no limit but the disk.";
+    sheet.gauge(
+        "vantage_manager_store",
+        Some(Unit::Bytes),
+        "What the store takes up, as of its last commit.",
+        Vec::new(),
+        usage.bytes as f64,
+    );
+    let help = "What the store may take up: then the oldest results make room.";
     sheet.gauge("vantage_manager_store_limit", Some(Unit::Bytes), help, Vec::new(), usage.limit_bytes as f64);
     sheet.gauge("vantage_manager_stored_sessions", None, "Sessions whose end is known.", Vec::new(), usage.session_count as f64);
-    sheet.counter("vantage_manager_evicted_results", "Results that had to make room for newer ones.", Vec::new(), usage.evicted_count);
-    let help = "Sessions forgotten because there were too many.";
+    sheet.counter(
+        "vantage_manager_evicted_results",
+        "Results that were removed: too old, or in the way of newer ones.",
+        Vec::new(),
+        usage.evicted_count,
+    );
+    let help = "Sessions without results that were forgotten because their monitor had too many.";
     sheet.counter("vantage_manager_forgotten_sessions", help, Vec::new(), usage.forgotten_session_count);
 }

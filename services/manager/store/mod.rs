@@ -1,6 +1,10 @@
 //! Where results are kept.
 //!
-//! [`Store`] is what the desk asks of any store; [`memory`] is the one that forgets with the process.
+//! [`Store`] is what the desk asks of any store; [`SqliteStore`] keeps it in one file, or in memory, where it ends with the process.
+//!
+//! `schema` tells what is kept. `writer` writes it, on a thread of its own (`keeper`); of that, `sessions` knows what is stored already, `ledger`
+//! which orders there were, and `retention` what has to go. `read` is for those who only look, `tails` for what
+//! pages ask for all the time.
 
 use std::{
     fmt::Debug,
@@ -10,8 +14,22 @@ use std::{
 
 use vantage_contract::v1::{ProbeResult, Start, StoredSession};
 
-pub mod memory;
+mod keeper;
+mod ledger;
+pub(crate) mod read;
+mod retention;
+pub(crate) mod row;
+pub(crate) mod schema;
 mod sessions;
+mod sqlite;
+mod tails;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use retention::Keep;
+pub use sqlite::{Settings, SqliteStore};
 
 /// Keeps results, each once, named by (monitor, session, sequence).
 ///
@@ -105,15 +123,15 @@ pub struct Query {
 pub struct Usage {
     /// Results that can be read back.
     pub result_count: u64,
-    /// What they take up, estimated.
+    /// What the database takes up, with its indexes and without what is free in it, as of the last commit.
     pub bytes: u64,
-    /// What they may take up. 0: no limit but the disk.
+    /// What it may take up; then the oldest results make room.
     pub limit_bytes: u64,
-    /// Results that had to make room since the process started.
+    /// Results that were removed because they were too old, or had to make room, since the process started.
     pub evicted_count: u64,
-    /// Sessions whose end is known.
+    /// Sessions of which it is known how far they are stored.
     pub session_count: u64,
-    /// Sessions forgotten because there were too many, since the process started.
+    /// Sessions without results that were forgotten because their monitor had too many, since the process started.
     pub forgotten_session_count: u64,
 }
 

@@ -2,40 +2,36 @@
 
 use std::collections::HashMap;
 
+use rusqlite::{Connection, OptionalExtension as _, Result};
 use vantage_contract::v1::{ProbeResult, StoredSession};
 
-use super::Gap;
+use super::{Gap, row};
 
 /// How far each session is stored. A session has no holes, so one number says it all.
 ///
-/// Bounded: of each monitor the [`Sessions::PER_MONITOR`] sessions used last, of at most [`Sessions::MONITORS`] monitors used last. What
-/// is forgotten is counted; results of a forgotten session would be taken for new ones.
+/// The table is the truth. Those in use are also here, and written back before each commit; when they become too many, or a commit failed,
+/// they are dropped and read again.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    monitors: HashMap<String, Monitor>,
-    clock: u64,
-    forgotten_count: u64,
-}
-
-#[derive(Debug, Default)]
-struct Monitor {
-    used: u64,
-    sessions: HashMap<String, Place>,
+    monitors: HashMap<String, HashMap<String, Place>>,
+    count: usize,
 }
 
 #[derive(Debug)]
 struct Place {
-    used: u64,
-    sequence: u64,
+    id: i64,
+    through: u64,
+    heard: i64,
+    newest: i64,
+    used: i64,
+    is_changed: bool,
 }
 
 /// What a record is to its session.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It follows; or it opens a session that was not known.
-    New,
-    /// It follows after a hole.
-    NewAfter(Gap),
+    /// It follows, maybe after a hole; or it opens a session that was not known. With the session's id.
+    New(i64, Option<Gap>),
     /// It is stored already.
     Duplicate,
     /// It has no place.
@@ -43,143 +39,120 @@ pub(super) enum Standing {
 }
 
 impl Sessions {
-    /// A monitor has one session per client and life of its journal: more than a few mean that it loses its journal all the time.
-    const PER_MONITOR: usize = 64;
-    /// More monitors than one manager will serve.
-    const MONITORS: usize = 4096;
+    /// A monitor has one session per client and life of its journal, or absence of the client: more than a few mean that it
+    /// loses its journal all the time. Of those without results left no more are kept of one monitor.
+    pub(super) const PER_MONITOR: usize = 64;
+    /// The most that are here besides in the table.
+    pub(super) const CACHED: usize = 16_384;
+
+    /// How many are here.
+    pub(super) fn cached(&self) -> usize {
+        self.count
+    }
 
     /// Enters a record.
     ///
     /// A session not known yet may begin anywhere: what came before was acknowledged by a manager that has since forgotten. A record
     /// that covers several sequences, some of which are stored, is new: it accounts for the rest.
-    pub(super) fn enter(&mut self, result: &ProbeResult) -> Standing {
+    pub(super) fn enter(&mut self, db: &Connection, result: &ProbeResult, due: i64, now: i64) -> Result<Standing> {
         if result.monitor.is_empty() || result.session.is_empty() || result.sequence == 0 {
-            return Standing::Misnumbered;
+            return Ok(Standing::Misnumbered);
         }
-        self.clock += 1;
-        let now = self.clock;
-        self.make_room(&result.monitor, &result.session);
-        let monitor = self.monitors.entry(result.monitor.clone()).or_default();
-        monitor.used = now;
-        let Some(place) = monitor.sessions.get_mut(&result.session) else {
-            monitor.sessions.insert(result.session.clone(), Place { used: now, sequence: result.sequence });
-            return Standing::New;
-        };
-        place.used = now;
-        if result.sequence <= place.sequence {
-            return Standing::Duplicate;
+        let place = self.place(db, &result.monitor, &result.session, now)?;
+        if result.sequence <= place.through {
+            return Ok(Standing::Duplicate);
         }
-        let (after, before) = (place.sequence, result.sequence.saturating_sub(result.sequence_count.max(1)));
-        place.sequence = result.sequence;
-        if before > after {
-            let (monitor, session) = (result.monitor.clone(), result.session.clone());
-            return Standing::NewAfter(Gap { monitor, session, after, missing_count: before - after });
-        }
-        Standing::New
+        let (after, before) = (place.through, result.sequence.saturating_sub(result.sequence_count.max(1)));
+        place.through = result.sequence;
+        place.heard = place.heard.max(row::end(result, now));
+        place.newest = place.newest.max(due);
+        (place.used, place.is_changed) = (now, true);
+        let gap = (after > 0 && before > after).then(|| Gap {
+            monitor: result.monitor.clone(),
+            session: result.session.clone(),
+            after,
+            missing_count: before - after,
+        });
+        Ok(Standing::New(place.id, gap))
     }
 
-    pub(super) fn of(&self, monitor: &str) -> Vec<StoredSession> {
-        let Some(monitor) = self.monitors.get(monitor) else { return Vec::new() };
-        let mut sessions: Vec<_> =
-            monitor.sessions.iter().map(|(session, place)| StoredSession { session: session.clone(), sequence: place.sequence }).collect();
-        sessions.sort_by(|a, b| a.session.cmp(&b.session));
-        sessions
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.monitors.values().map(|monitor| monitor.sessions.len()).sum()
-    }
-
-    pub(super) fn forgotten_count(&self) -> u64 {
-        self.forgotten_count
-    }
-
-    /// Forgets what was used longest ago where one more would be too many.
-    fn make_room(&mut self, monitor: &str, session: &str) {
-        let monitors = self.monitors.len();
-        match self.monitors.get_mut(monitor) {
-            Some(monitor) if monitor.sessions.len() >= Self::PER_MONITOR && !monitor.sessions.contains_key(session) => {
-                let oldest = monitor.sessions.iter().min_by_key(|(_, place)| place.used).map(|(name, _)| name.clone());
-                if oldest.is_some_and(|oldest| monitor.sessions.remove(&oldest).is_some()) {
-                    self.forgotten_count += 1;
-                }
-            }
-            None if monitors >= Self::MONITORS => {
-                let oldest = self.monitors.iter().min_by_key(|(_, monitor)| monitor.used).map(|(name, _)| name.clone());
-                if let Some(oldest) = oldest.and_then(|oldest| self.monitors.remove(&oldest)) {
-                    self.forgotten_count += oldest.sessions.len() as u64;
-                }
-            }
-            _ => {}
+    fn place(&mut self, db: &Connection, monitor: &str, session: &str, now: i64) -> Result<&mut Place> {
+        if !self.monitors.get(monitor).is_some_and(|sessions| sessions.contains_key(session)) {
+            let place = read(db, monitor, session)?.map_or_else(|| create(db, monitor, session, now), Ok)?;
+            self.monitors.entry(monitor.to_owned()).or_default().insert(session.to_owned(), place);
+            self.count += 1;
         }
+        let sessions = self.monitors.get_mut(monitor);
+        sessions.and_then(|sessions| sessions.get_mut(session)).ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    /// Writes what has changed.
+    pub(super) fn flush(&mut self, db: &Connection) -> Result<()> {
+        let mut update = db.prepare_cached("UPDATE session SET through = ?2, heard_ns = ?3, newest_ns = ?4, used_ns = ?5 WHERE id = ?1")?;
+        for place in self.monitors.values_mut().flat_map(HashMap::values_mut).filter(|place| place.is_changed) {
+            update.execute((place.id, place.through.cast_signed(), place.heard, place.newest, place.used))?;
+            place.is_changed = false;
+        }
+        Ok(())
+    }
+
+    /// Notes which sessions are closed and still to come. What was said to come and is not named any more will not come.
+    pub(super) fn close(&mut self, db: &Connection, monitor: &str, closed: &[StoredSession], now: i64) -> Result<()> {
+        db.prepare_cached("UPDATE session SET final = NULL WHERE monitor = ?1 AND final IS NOT NULL")?.execute([monitor])?;
+        for session in closed.iter().filter(|closed| !closed.session.is_empty()) {
+            let id = self.place(db, monitor, &session.session, now)?.id;
+            db.prepare_cached("UPDATE session SET final = ?2 WHERE id = ?1")?.execute((id, session.sequence.cast_signed()))?;
+        }
+        Ok(())
+    }
+
+    /// Up to when a monitor has been heard of, as far as is written. The smallest instant: never.
+    pub(super) fn heard(db: &Connection, monitor: &str) -> Result<i64> {
+        let heard: Option<i64> =
+            db.prepare_cached("SELECT max(heard_ns) FROM session WHERE monitor = ?1")?.query_row([monitor], |row| row.get(0))?;
+        Ok(heard.unwrap_or(i64::MIN))
+    }
+
+    /// The sessions of a monitor of which something is stored; those used last, at most a hundred.
+    pub(super) fn of(db: &Connection, monitor: &str) -> Result<Vec<StoredSession>> {
+        let mut query = db.prepare_cached(
+            "SELECT session, through FROM session WHERE monitor = ?1 AND through <> 0 ORDER BY used_ns DESC, id DESC LIMIT 100",
+        )?;
+        let rows = query
+            .query_map([monitor], |row| Ok(StoredSession { session: row.get(0)?, sequence: row.get::<_, i64>(1)?.cast_unsigned() }))?;
+        rows.collect()
+    }
+
+    /// Removes from the table what has no results left and either was not used since `since`, or is beyond the newest of its monitor. How
+    /// many went for being too many.
+    pub(super) fn tidy(db: &Connection, oldest_due: i64, since: i64) -> Result<usize> {
+        let empty = "newest_ns < ?1 AND final IS NULL";
+        db.prepare_cached(&format!("DELETE FROM session WHERE {empty} AND used_ns < ?2"))?.execute((oldest_due, since))?;
+        let newer = "(SELECT count(*) FROM session AS other WHERE other.monitor = session.monitor AND other.used_ns > session.used_ns)";
+        db.prepare_cached(&format!("DELETE FROM session WHERE {empty} AND {newer} >= ?2"))?.execute((oldest_due, Self::PER_MONITOR as i64))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+fn read(db: &Connection, monitor: &str, session: &str) -> Result<Option<Place>> {
+    let mut query =
+        db.prepare_cached("SELECT id, through, heard_ns, newest_ns, used_ns FROM session WHERE monitor = ?1 AND session = ?2")?;
+    let place = query.query_row((monitor, session), |row| {
+        Ok(Place {
+            id: row.get(0)?,
+            through: row.get::<_, i64>(1)?.cast_unsigned(),
+            heard: row.get(2)?,
+            newest: row.get(3)?,
+            used: row.get(4)?,
+            is_changed: false,
+        })
+    });
+    place.optional()
+}
 
-    fn record(session: &str, sequence: u64, sequence_count: u64) -> ProbeResult {
-        ProbeResult { monitor: "m".into(), session: session.into(), sequence, sequence_count, ..ProbeResult::default() }
-    }
-
-    #[test]
-    fn a_resent_record_is_a_duplicate_and_a_hole_is_a_gap() {
-        let mut sessions = Sessions::default();
-        assert_eq!(sessions.enter(&record("s", 1, 1)), Standing::New);
-        assert_eq!(sessions.enter(&record("s", 2, 1)), Standing::New);
-        assert_eq!(sessions.enter(&record("s", 2, 1)), Standing::Duplicate);
-        let gap = Gap { monitor: "m".into(), session: "s".into(), after: 2, missing_count: 2 };
-        assert_eq!(sessions.enter(&record("s", 5, 1)), Standing::NewAfter(gap));
-        assert_eq!(sessions.of("m"), [StoredSession { session: "s".into(), sequence: 5 }]);
-    }
-
-    #[test]
-    fn a_record_for_a_range_follows_the_record_before_the_range() {
-        let mut sessions = Sessions::default();
-        sessions.enter(&record("s", 1, 1));
-        assert_eq!(sessions.enter(&record("s", 9, 8)), Standing::New);
-        assert_eq!(sessions.enter(&record("s", 12, 6)), Standing::New, "it overlaps and accounts for the rest");
-    }
-
-    #[test]
-    fn an_unknown_session_may_begin_anywhere_and_nothing_has_no_number() {
-        let mut sessions = Sessions::default();
-        assert_eq!(sessions.enter(&record("s", 1000, 1)), Standing::New);
-        assert_eq!(sessions.enter(&record("s", 0, 0)), Standing::Misnumbered);
-        assert_eq!(sessions.enter(&record("", 1, 1)), Standing::Misnumbered);
-    }
-
-    #[test]
-    fn sessions_and_monitors_without_end_cost_bounded_memory() {
-        let mut sessions = Sessions::default();
-        for number in 0..1000 {
-            sessions.enter(&record(&format!("s{number}"), 1, 1));
-        }
-        assert_eq!((sessions.count(), sessions.forgotten_count()), (Sessions::PER_MONITOR, 1000 - Sessions::PER_MONITOR as u64));
-        assert_eq!(sessions.enter(&record("s999", 1, 1)), Standing::Duplicate, "the newest are kept");
-        for number in 0..Sessions::MONITORS + 10 {
-            sessions.enter(&ProbeResult { monitor: format!("m{number}"), ..record("s", 1, 1) });
-        }
-        assert!(sessions.count() <= Sessions::MONITORS + Sessions::PER_MONITOR);
-    }
-
-    proptest! {
-        #[test]
-        fn however_a_monitor_resends_each_record_is_new_once(resumes in prop::collection::vec((0u64..40, 1u64..20), 1..20)) {
-            let mut sessions = Sessions::default();
-            let (mut sent, mut new) = (0, Vec::new());
-            for (back, forward) in resumes {
-                let from = sent - back.min(sent);
-                for sequence in from + 1..=from + forward {
-                    if sessions.enter(&record("s", sequence, 1)) == Standing::New {
-                        new.push(sequence);
-                    }
-                }
-                sent = sent.max(from + forward);
-            }
-            prop_assert_eq!(new, (1..=sent).collect::<Vec<_>>());
-        }
-    }
+fn create(db: &Connection, monitor: &str, session: &str, now: i64) -> Result<Place> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO session (monitor, session, through, heard_ns, newest_ns, used_ns) VALUES (?1, ?2, 0, ?3, ?3, ?4) RETURNING id",
+    )?;
+    let id = insert.query_row((monitor, session, i64::MIN, now), |row| row.get(0))?;
+    Ok(Place { id, through: 0, heard: i64::MIN, newest: i64::MIN, used: now, is_changed: false })
 }
