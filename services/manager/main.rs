@@ -37,7 +37,7 @@ fn act(cli: Cli) -> Result<Exit, Fatal> {
         vantage_manager::run(World {
             arguments: cli.run,
             judge: Arc::new(judge),
-            embed: Box::new(|listener, drain| Box::pin(embedded::serve(listener, drain))),
+            embed: Box::new(|listener, data, drain| Box::pin(embedded::serve(listener, data, drain))),
             signals: Signals::listen()?,
             stdout: Box::new(io::stdout()),
             stdout_is_terminal: io::stdout().is_terminal(),

@@ -6,6 +6,7 @@ use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vantage_daemon::{
+    data::Data,
     exit::{Exit, Fatal},
     http,
     readiness::Readiness,
@@ -26,8 +27,9 @@ use crate::{
     web,
 };
 
-/// Starts a monitor in this process, on a listener, until it is told to drain; it ends when it has delivered what was in flight.
-pub type Embed = dyn Fn(TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), Fatal>> + Send>> + Send + Sync;
+/// Starts a monitor in this process, on a listener and with a place for its journal, until it is told to drain; it ends when it has
+/// delivered what was in flight.
+pub type Embed = dyn Fn(TcpListener, Data, CancellationToken) -> Pin<Box<dyn Future<Output = Result<(), Fatal>> + Send>> + Send + Sync;
 
 /// What a manager lives in.
 pub struct World {
@@ -58,10 +60,14 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
         None => config::client_id(&path, arguments.once)?,
     };
     // Before anything listens: nobody can be served without the store.
+    let mut journal = Data::Memory;
     let store = if arguments.once {
         None
     } else {
         let folder = arguments.data.clone().unwrap_or_default().open("manager")?;
+        if let Some(folder) = &folder {
+            journal = Data::Folder(folder.path().join("monitor"));
+        }
         let keeping = store::Settings { keep: arguments.keep(), ..store::Settings::new(client_id.clone()) };
         Some(SqliteStore::open(folder, keeping)?)
     };
@@ -71,7 +77,7 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
         ..Settings::new(client_id, arguments.name.clone().unwrap_or_else(config::host_name))
     });
     let printer = Printer::start(Style::new(arguments.output, stdout_is_terminal), stdout)?;
-    let embedded = if setup.embeds() { Some(Embedded::start(&arguments, &embed).await?) } else { None };
+    let embedded = if setup.embeds() { Some(Embedded::start(&arguments, &embed, journal).await?) } else { None };
     let embedded_address = embedded.as_ref().map(|embedded| embedded.address);
     setup.complete(embedded_address);
 
@@ -152,7 +158,7 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    async fn start(arguments: &RunArgs, embed: &Embed) -> Result<Self, Fatal> {
+    async fn start(arguments: &RunArgs, embed: &Embed, journal: Data) -> Result<Self, Fatal> {
         let mut address = arguments.embedded_listen;
         if !address.ip().to_canonical().is_loopback() {
             return Err(Fatal::new(
@@ -173,6 +179,6 @@ impl Embedded {
         if !arguments.once {
             tracing::info!(%address, "serving gRPC of the embedded monitor");
         }
-        Ok(Self { address, task: tokio::spawn(embed(listener, drain.clone())), drain })
+        Ok(Self { address, task: tokio::spawn(embed(listener, journal, drain.clone())), drain })
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use vantage_contract::v1::{Outcome, ProbeResult, RunOnce, Start, Stop, execute_request::Order};
 use vantage_daemon::{
+    data::Data,
     exit::{Exit, Fatal},
     signal::Signals,
 };
@@ -95,7 +96,7 @@ fn start_on(http: &str, embedded: &str, file: &str, flags: &str) -> Setting {
     let (paper, read) = watch::channel(String::new());
     let (calls_in, calls) = mpsc::channel(8);
     let (told, done) = (draining.clone(), delivered.clone());
-    let embed = move |listener: TcpListener, drain: CancellationToken| {
+    let embed = move |listener: TcpListener, _: Data, drain: CancellationToken| {
         let (calls_in, told, done) = (calls_in.clone(), told.clone(), done.clone());
         Box::pin(async move {
             let mut calls = script_on(listener);
