@@ -58,7 +58,8 @@ pub(crate) async fn run(program: &str, arguments: &[&str]) -> Ended {
 /// A program that runs. It is killed when this is dropped.
 pub(crate) struct Running {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// None where nobody reads it.
+    lines: Option<Lines<BufReader<ChildStdout>>>,
     stderr: watch::Receiver<String>,
     _home: TempDir,
 }
@@ -68,9 +69,16 @@ impl Running {
         Self::spawn(command(program, arguments))
     }
 
+    /// One whose results nobody reads here.
+    pub(crate) fn silent(program: &str, arguments: &[&str]) -> Self {
+        let (mut command, home) = command(program, arguments);
+        command.stdout(Stdio::null());
+        Self::spawn((command, home))
+    }
+
     fn spawn((mut command, home): (Command, TempDir)) -> Self {
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
         let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
         let (said, stderr) = watch::channel(String::new());
         tokio::spawn(async move {
@@ -93,7 +101,8 @@ impl Running {
 
     /// The next line of its stdout, if it comes within a time.
     pub(crate) async fn line_within(&mut self, time: Duration) -> Option<Option<String>> {
-        tokio::time::timeout(time, self.lines.next_line()).await.ok().map(Result::unwrap)
+        let Some(lines) = &mut self.lines else { return Some(None) };
+        tokio::time::timeout(time, lines.next_line()).await.ok().map(Result::unwrap)
     }
 
     /// The next line, as JSON.

@@ -136,9 +136,10 @@ impl Actor {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            if !self.shared.drain.is_cancelled() {
-                self.start_due();
+            if self.shared.drain.is_cancelled() {
+                return self.stop().await;
             }
+            self.start_due();
             self.flush();
             match self.wake(&mut housekeeping).await {
                 Woken::Command(Some(Command::Forget)) => return self.part().await,
