@@ -1,6 +1,9 @@
 //! Manager and monitor as two processes, as their users run them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -126,21 +129,54 @@ async fn two_managers_share_a_monitor_and_one_that_was_cut_off_gets_each_result_
 }
 
 #[tokio::test]
-async fn a_monitor_that_was_killed_is_found_again_when_it_is_back() {
+async fn a_monitor_that_was_killed_and_has_lost_everything_goes_on_where_it_was() {
     let ((_open, target), folder, at) = (silent_port().await, tempfile::tempdir().unwrap(), place::own().to_string());
     let first = monitor("phoenix", &at);
-    let mut manager = manager(&folder, &json!([tcp_check("web", target, "600ms")]), &["--monitor", &at]);
-    let before = manager.json().await["session"].clone();
+    let mut manager = manager(&folder, &json!([tcp_check("web", target, "300ms")]), &["--monitor", &at]);
+    let mut lines = vec![manager.json().await];
     first.signal(Signal::SIGKILL);
     first.ended().await;
+    // Each has a home of its own: this one finds nothing.
     let _second = monitor("phoenix", &at);
-    loop {
-        let line = manager.json().await;
-        if line["session"] != before {
-            assert_eq!((&line["outcome"], &line["run"]), (&json!("OUTCOME_PASSED"), &json!("0")));
-            break;
-        }
+    while lines.last().is_none_or(|line| line["session"] == lines[0]["session"] || line["outcome"] != "OUTCOME_PASSED") {
+        lines.push(manager.json().await);
     }
+    assert_each_run_once(&lines, true);
+    let mut skipped = lines.iter().filter(|line| line["outcome"] == "OUTCOME_SKIPPED");
+    assert!(skipped.all(|line| line["reason"] == "REASON_EXPIRED" || line["reason"] == "REASON_OVERLOADED"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_monitor_that_was_killed_goes_on_by_itself_and_tells_what_it_missed() {
+    let ((_open, target), folder, at) = (silent_port().await, tempfile::tempdir().unwrap(), place::own().to_string());
+    let data = folder.path().join("monitor").to_str().unwrap().to_owned();
+    let serve = ["serve", "--name", "phoenix", "--listen", &at, "--http-listen", "off", "--data", &data];
+    let first = Running::start(MONITOR, &serve);
+    let store = folder.path().join("manager").to_str().unwrap().to_owned();
+    let mut manager = manager(&folder, &json!([tcp_check("web", target, "300ms")]), &["--monitor", &at, "--data", &store]);
+    manager.json().await;
+    // The manager goes first: nobody tells the next monitor what to do.
+    manager.signal(Signal::SIGKILL);
+    manager.ended().await;
+    first.signal(Signal::SIGKILL);
+    first.ended().await;
+    // Two runs at least fall due while nobody is there.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let _second = Running::start(MONITOR, &serve);
+    eventually("results pile up without a manager", || async {
+        ask("queues", &at).await.values().any(|row| row["unacknowledged_count"].as_str().unwrap().parse::<u64>().unwrap() >= 4)
+    })
+    .await;
+    let checks = folder.path().join("checks.json").to_str().unwrap().to_owned();
+    let mut manager =
+        Running::start(MANAGER, &["--config", &checks, "--output", "json", "--http", "off", "--monitor", &at, "--data", &store]);
+    for _ in 0..8 {
+        manager.json().await;
+    }
+    let lines = run(MANAGER, &["results", "--data", &store, "--output", "json", "--limit", "0"]).await.json_lines();
+    assert!(assert_each_run_once(&lines, true) >= 9);
+    assert!(lines.iter().all(|line| line["session"] == lines[0]["session"]), "{lines:?}");
+    assert!(lines.iter().any(|line| line["reason"] == "REASON_MONITOR_DOWN"), "{lines:?}");
 }
 
 #[tokio::test]
