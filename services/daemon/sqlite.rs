@@ -14,6 +14,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Files up to this size are read through when they are opened. Larger ones would hold up the start for long; what is damaged
 /// in them shows when it is read.
 const CHECK_BYTES: u64 = 256 << 20;
+/// What the file that says so is called, after the name of the database.
+const MARKER: &str = "-is-damaged";
 
 /// What a database is for, and how it came to be as it is.
 #[derive(Debug, Clone, Copy)]
@@ -85,15 +87,31 @@ pub fn open(file: Option<&Path>, schema: Schema, sync: Sync, now: SystemTime) ->
         migrate(&mut connection, schema).map_err(|wrong| wrong.at(Path::new(":memory:")))?;
         return Ok(Opened { connection, set_aside: None });
     };
+    let refused = |error: io::Error| OpenError::Refused { path: file.into(), cause: error.to_string() };
+    let marker = beside(file, MARKER);
+    if marker.exists() {
+        let aside = set_aside(file, now).map_err(refused)?;
+        fs::remove_file(&marker).map_err(refused)?;
+        let connection = attempt(file, schema, sync).map_err(|wrong| wrong.at(file))?;
+        return Ok(Opened { connection, set_aside: Some(aside) });
+    }
     match attempt(file, schema, sync) {
         Ok(connection) => Ok(Opened { connection, set_aside: None }),
         Err(Wrong::Sql(error)) if is_damage(&error) => {
-            let aside = set_aside(file, now).map_err(|error| OpenError::Refused { path: file.into(), cause: error.to_string() })?;
+            let aside = set_aside(file, now).map_err(refused)?;
             let connection = attempt(file, schema, sync).map_err(|wrong| wrong.at(file))?;
             Ok(Opened { connection, set_aside: Some(aside) })
         }
         Err(wrong) => Err(wrong.at(file)),
     }
+}
+
+/// Says of a database, if an error shows it to be damaged, that it has to be set aside when it is opened the next time, whatever its size. False:
+/// the error is none of that kind, or there is no file.
+pub fn mark_if_damaged(connection: &Connection, error: &rusqlite::Error) -> bool {
+    let file = connection.path().filter(|path| !path.is_empty());
+    // A folder that takes not even this will not be found sound by the next start either.
+    is_damage(error) && file.is_some_and(|file| fs::write(beside(Path::new(file), MARKER), error.to_string()).is_ok())
 }
 
 /// Opens a database to read it, while its owner may write: another process, or another connection of this one.
@@ -199,28 +217,28 @@ fn migrate(connection: &mut Connection, schema: Schema) -> Result<(), Wrong> {
 fn set_aside(file: &Path, now: SystemTime) -> io::Result<PathBuf> {
     let time = Timestamp::try_from(now).unwrap_or_default();
     let time = time.round(Unit::Second).unwrap_or(time).to_string().replace(':', "");
-    let beside = |suffix: &str| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut aside = beside(&format!(".damaged-{time}"));
+    let mut aside = beside(file, &format!(".damaged-{time}"));
     for number in 2.. {
         if !aside.exists() {
             break;
         }
-        aside = beside(&format!(".damaged-{time}-{number}"));
+        aside = beside(file, &format!(".damaged-{time}-{number}"));
     }
     fs::rename(file, &aside)?;
     for part in ["-wal", "-shm"] {
-        let mut to = aside.clone().into_os_string();
-        to.push(part);
-        match fs::rename(beside(part), to) {
+        match fs::rename(beside(file, part), beside(&aside, part)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
     Ok(aside)
+}
+
+/// A file beside another one, of that name and more.
+fn beside(file: &Path, more: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(more);
+    name.into()
 }
 
 #[cfg(test)]
@@ -289,6 +307,21 @@ mod tests {
             drop(opened.connection);
             fs::remove_file(&file).unwrap();
         }
+    }
+
+    #[test]
+    fn damage_that_shows_later_is_set_aside_by_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.db");
+        filled(&file);
+        let opened = open_at(&file, FIRST).unwrap();
+        let harmless = opened.connection.execute("INSERT INTO b VALUES (1)", []).unwrap_err();
+        assert!(!mark_if_damaged(&opened.connection, &harmless));
+        let damage = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None);
+        assert!(mark_if_damaged(&opened.connection, &damage));
+        drop(opened);
+        assert!(open_at(&file, FIRST).unwrap().set_aside.is_some_and(|aside| aside.exists()));
+        assert!(open_at(&file, FIRST).unwrap().set_aside.is_none());
     }
 
     #[test]

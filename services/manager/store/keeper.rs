@@ -110,7 +110,9 @@ impl Keeper {
                 Job::Read(_) => Ok(Done::Stated(Vec::new())),
             };
             jobs.iter_mut().map(act).collect::<Result<Vec<_>, _>>()
-        })?;
+        });
+        // It can't be mended while it is open: the next start sets it aside.
+        let done = done.inspect_err(|error| _ = sqlite::mark_if_damaged(&self.writer.db, error))?;
         let count: u64 = done.iter().map(|done| if let Done::Appended(outline) = done { outline.count() } else { 0 }).sum();
         self.note(count, Trimmed::default());
         let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);

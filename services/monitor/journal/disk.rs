@@ -140,22 +140,6 @@ impl Disk {
         let written = self.apply(&[("", &Changes { trims: vec![trim], ..Changes::default() })], now)?.pop().unwrap_or_default();
         Ok(written.lanes.iter().any(|(_, _, left, _)| *left < lane.bytes).then_some(written))
     }
-
-    /// Moves a file that turned out to be damaged out of the way; this process goes on without it, the next begins anew.
-    pub fn set_aside(&self) -> Option<String> {
-        let file = self.folder()?.join(FILE);
-        let aside = self.folder()?.join(format!("{FILE}.damaged"));
-        for suffix in ["-wal", "-shm", ""] {
-            let with = |path: &Path| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(suffix);
-                name
-            };
-            // What is not there need not be moved.
-            let _ = std::fs::rename(with(&file), with(&aside));
-        }
-        Some(aside.display().to_string())
-    }
 }
 
 /// One transaction.

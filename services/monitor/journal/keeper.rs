@@ -260,13 +260,14 @@ impl Worker {
         Ok(())
     }
 
-    /// A damaged file can't be gone on with: it is set aside, and the process has to begin anew.
+    /// A damaged file can't be gone on with: the process has to begin anew, and then sets it aside.
     fn check(&self, error: &rusqlite::Error) -> Result<(), Ended> {
         if !sqlite::is_damage(error) {
             return Ok(());
         }
-        let aside = self.disk.set_aside().unwrap_or_default();
-        let message = format!("the journal is damaged ({error}); it was set aside as {aside}: start again, with an empty one");
+        sqlite::mark_if_damaged(self.disk.connection(), error);
+        let folder = lock(&self.condition).folder.clone();
+        let message = format!("the journal in {folder} is damaged ({error}); the next start sets it aside and begins an empty one");
         let _ = self.broken.send(Fatal::new(Exit::OsError, message));
         Err(Ended)
     }
