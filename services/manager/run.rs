@@ -66,7 +66,8 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     } else {
         let folder = arguments.data.clone().unwrap_or_default().open("manager")?;
         if let Some(folder) = &folder {
-            journal = Data::Folder(folder.path().join("monitor"));
+            // Orders of another file, which has another client id, must not go on in there unseen.
+            journal = Data::Folder(folder.path().join(format!("monitor-{}", client_id.replace('/', "_"))));
         }
         let keeping = store::Settings { keep: arguments.keep(), ..store::Settings::new(client_id.clone()) };
         Some(SqliteStore::open(folder, keeping)?)
