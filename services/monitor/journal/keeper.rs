@@ -87,8 +87,16 @@ impl Keeper {
         let condition = Arc::new(Mutex::new(condition));
         let (ops, todo) = mpsc::channel();
         readiness.met(CONDITION);
-        let worker =
-            Worker { disk, todo, condition: Arc::clone(&condition), readiness, broken, waiting: Vec::new(), clients: HashMap::new() };
+        let worker = Worker {
+            disk,
+            todo,
+            condition: Arc::clone(&condition),
+            readiness,
+            broken,
+            waiting: Vec::new(),
+            tidy_at: now(),
+            clients: HashMap::new(),
+        };
         let thread = thread::Builder::new().name("journal".into()).spawn(move || worker.run());
         let thread = thread.map_err(|error| Fatal::new(Exit::OsError, format!("start the journal's thread: {error}")))?;
         Ok(Self { ops, condition, thread: Arc::new(Mutex::new(Some(thread))) })
@@ -135,6 +143,8 @@ struct Worker {
     broken: UnboundedSender<Fatal>,
     /// What came while the disk took nothing.
     waiting: Vec<Commit>,
+    /// When the file is looked after next, also where there is always something to do.
+    tidy_at: Instant,
     /// Whom to tell that room had to be made.
     clients: HashMap<Arc<str>, UnboundedSender<Answer>>,
 }
@@ -184,6 +194,9 @@ impl Worker {
         }
         if !group.is_empty() {
             self.commit(group)?;
+        }
+        if now() >= self.tidy_at {
+            self.tidy()?;
         }
         Ok(end)
     }
@@ -250,13 +263,14 @@ impl Worker {
         }
     }
 
-    /// Nothing is to be done just now.
+    /// Gives back what the file does not need, and notes its size.
     fn tidy(&mut self) -> Result<(), Ended> {
         if let Err(error) = self.disk.shrink() {
             self.check(&error)?;
             tracing::debug!(%error, "the journal's file can't be made smaller just now");
         }
         lock(&self.condition).file_bytes = self.disk.file_bytes();
+        self.tidy_at = now() + HOUSEKEEPING;
         Ok(())
     }
 

@@ -180,6 +180,7 @@ impl Actor {
     }
 
     fn start_due(&mut self) {
+        self.look();
         for ticket in self.core.due(Now::read()) {
             self.runs.start(ticket, &self.shared);
         }
@@ -272,6 +273,7 @@ impl Actor {
     }
 
     fn keep(&mut self, ended: Ended) {
+        self.look();
         if let Some((late, kind)) = ended.started {
             *self.core.tally.started.entry(kind).or_default() += 1;
             self.core.tally.lateness.observe(late);
@@ -281,9 +283,13 @@ impl Actor {
         self.finish_half_closed();
     }
 
+    /// Looks whether anybody watches, before something is appended.
+    fn look(&mut self) {
+        self.core.watched = self.shared.watchers.receiver_count() > 0;
+    }
+
     /// Shows what was appended to those who watch.
     fn show(&mut self) {
-        self.core.watched = self.shared.watchers.receiver_count() > 0;
         for result in self.core.take_appended() {
             // An error says that nobody watches any more.
             let _ = self.shared.watchers.send(Watched { client_id: self.client_id.to_string(), result }.into());
@@ -338,6 +344,7 @@ impl Actor {
     /// Looks after bounds. True: nothing is left of the client, or it stayed away too long.
     fn tidy(&mut self) -> bool {
         let now = Now::read();
+        self.look();
         self.core.tidy(now);
         self.show();
         if self.stream.is_some() {

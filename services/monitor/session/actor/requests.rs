@@ -13,6 +13,10 @@ use crate::{
 impl Actor {
     /// Obeys one request. An error ends the stream.
     pub(super) fn request(&mut self, request: ExecuteRequest) -> Result<(), Status> {
+        self.look();
+        if matches!(request.order, Some(Order::Start(_) | Order::RunOnce(_))) {
+            self.ask_for_room()?;
+        }
         match request.order {
             Some(Order::Start(start)) => self.place(start),
             Some(Order::Stop(stop)) => {
@@ -40,6 +44,17 @@ impl Actor {
             Some(Order::Hello(_)) => Err(invalid("order", "Hello is the first request and only the first")),
             None => Err(invalid("order", "is missing, or of a kind that this monitor does not know")),
         }
+    }
+
+    /// Refuses what would only add to what a slow or full disk has not taken yet: nothing that waits for it may grow without end.
+    fn ask_for_room(&self) -> Result<(), Status> {
+        let most = 2 * self.shared.settings.limits.orders_per_client + 1000;
+        let bytes = 4 * self.shared.settings.journal.unwritten_bytes;
+        if self.core.unwritten_orders() > most || self.core.usage().unwritten_bytes > bytes {
+            let why = format!("the journal's disk is too slow, or takes nothing: {most} orders or {bytes} bytes wait for it already");
+            return Err(exhausted(&self.client_id, why));
+        }
+        Ok(())
     }
 
     fn place(&mut self, start: Start) -> Result<(), Status> {

@@ -39,6 +39,8 @@ pub(crate) struct Core {
     changes: Changes,
     /// Changes are being written.
     committing: bool,
+    /// How many of them are orders.
+    committing_orders: usize,
     /// Which lane the last record came from.
     turn: usize,
     /// The two clocks as they were when the schedules were last aligned to the wall.
@@ -74,6 +76,7 @@ impl Core {
             lanes: Vec::new(),
             changes: Changes::default(),
             committing: false,
+            committing_orders: 0,
             turn: 0,
             aligned: now,
             tally: Tally::default(),
@@ -193,12 +196,13 @@ impl Core {
             }
         }
         self.committing = !changes.is_empty();
+        self.committing_orders = changes.placed.len();
         self.committing.then_some(changes)
     }
 
     /// What was taken is on the disk.
     pub(crate) fn written(&mut self, changes: &Changes, written: &Written) {
-        self.committing = false;
+        (self.committing, self.committing_orders) = (false, 0);
         for lane in &mut self.lanes {
             if changes.blocks.iter().any(|block| block.session == lane.session()) {
                 lane.written();
@@ -233,7 +237,12 @@ impl Core {
         !self.committing && self.changes.is_empty() && self.lanes.iter().all(|lane| lane.unwritten_bytes() == 0)
     }
 
-    /// Whether no change is being written.
+    /// Orders, those for once included, that the disk has not taken yet.
+    pub(crate) fn unwritten_orders(&self) -> usize {
+        self.changes.placed.len() + self.committing_orders
+    }
+
+    /// Whether changes are being written.
     pub(crate) fn is_committing(&self) -> bool {
         self.committing
     }
