@@ -129,16 +129,21 @@ impl Disk {
     /// Where there is no room on the disk: the oldest results of the session that has most become accounts, which frees pages for others.
     /// None: nothing can be freed.
     pub fn make_room(&mut self, now: SystemTime) -> rusqlite::Result<Option<Written>> {
-        let Some((session, lane)) = self.lanes.iter().max_by_key(|(_, lane)| lane.bytes).map(|(session, lane)| (session.clone(), *lane))
-        else {
-            return Ok(None);
-        };
-        let acknowledged: i64 = self.connection.query_row("SELECT acknowledged FROM lanes WHERE id = ?1", [lane.id], |row| row.get(0))?;
-        // What lies within the window may have been sent, and as much again may be on its way there.
-        let after = unsigned(acknowledged) + 2 * WINDOW;
-        let trim = Trim { session, after, bytes: (lane.bytes / 8).max(1), through: 0 };
-        let written = self.apply(&[("", &Changes { trims: vec![trim], ..Changes::default() })], now)?.pop().unwrap_or_default();
-        Ok(written.lanes.iter().any(|(_, _, left, _)| *left < lane.bytes).then_some(written))
+        let mut lanes: Vec<(String, LaneRow)> = self.lanes.iter().map(|(session, lane)| (session.clone(), *lane)).collect();
+        lanes.sort_by_key(|(_, lane)| std::cmp::Reverse(lane.bytes));
+        for (session, lane) in lanes {
+            let acknowledged: i64 =
+                self.connection.query_row("SELECT acknowledged FROM lanes WHERE id = ?1", [lane.id], |row| row.get(0))?;
+            // What lies within the window may have been sent, and as much again may be on its way there.
+            let after = unsigned(acknowledged) + 2 * WINDOW;
+            let trim = Trim { session, after, bytes: (lane.bytes / 8).max(1), through: 0 };
+            let changes = Changes { trims: vec![trim], ..Changes::default() };
+            let written = self.apply(&[("", &changes)], now)?.pop().unwrap_or_default();
+            if written.lanes.iter().any(|(_, _, left, _)| *left < lane.bytes) {
+                return Ok(Some(written));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -200,7 +205,11 @@ impl Work<'_> {
         }
         if changes.forget {
             self.transaction.execute("DELETE FROM blocks WHERE lane IN (SELECT id FROM lanes WHERE client_id = ?1)", [client_id])?;
-            for table in ["lanes", "orders", "clients"] {
+            let mut lanes = self.transaction.prepare("DELETE FROM lanes WHERE client_id = ?1 RETURNING session")?;
+            for session in lanes.query_map([client_id], |row| row.get(0))? {
+                self.gone.push(session?);
+            }
+            for table in ["orders", "clients"] {
                 self.transaction.execute(&format!("DELETE FROM {table} WHERE client_id = ?1"), [client_id])?;
             }
         }
@@ -346,3 +355,6 @@ fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
