@@ -72,7 +72,10 @@ pub fn queues_table(queues: &[Queue]) -> String {
     if queues.is_empty() {
         return "no queues\n".to_owned();
     }
-    let mut table = plain(&["CLIENT", "DUE", "IN FLIGHT", "UNACKED", "OLDEST", "JOURNAL", "LIMIT", "SKIPPED"], &[1, 2, 3, 4, 5, 6]);
+    let mut table = plain(
+        &["CLIENT", "DUE", "IN FLIGHT", "UNACKED", "OLDEST", "SESSIONS", "UNWRITTEN", "JOURNAL", "LIMIT", "SKIPPED"],
+        &[1, 2, 3, 4, 5, 6, 7, 8],
+    );
     for queue in queues {
         let skipped = queue.skipped.iter().map(|skipped| {
             let reason = human::words(skipped.reason().as_str_name(), "REASON_");
@@ -84,6 +87,8 @@ pub fn queues_table(queues: &[Queue]) -> String {
             queue.in_flight_count.to_string(),
             queue.unacknowledged_count.to_string(),
             queue.oldest_age.as_ref().map(human::duration).unwrap_or_default(),
+            queue.session_count.to_string(),
+            human::bytes(queue.unwritten_bytes),
             human::bytes(queue.journal_bytes),
             human::bytes(queue.journal_limit_bytes),
             skipped.collect::<Vec<_>>().join(", "),

@@ -53,11 +53,13 @@ fn queues_are_shown_in_columns() {
             SkippedCount { reason: Reason::Overloaded.into(), count: 7 },
             SkippedCount { reason: Reason::StillRunning.into(), count: 1 },
         ],
-        ..Queue::default()
+        session_count: 2,
+        unwritten_bytes: 512,
+        unwritten_limit_bytes: 4 << 20,
     };
     let expected = "\
-CLIENT  DUE  IN FLIGHT  UNACKED      OLDEST  JOURNAL     LIMIT  SKIPPED
-desk      1         20      300  1 min 15 s  2.0 KiB  64.0 MiB  7 overloaded, 1 still running
+CLIENT  DUE  IN FLIGHT  UNACKED      OLDEST  SESSIONS  UNWRITTEN  JOURNAL     LIMIT  SKIPPED
+desk      1         20      300  1 min 15 s         2      512 B  2.0 KiB  64.0 MiB  7 overloaded, 1 still running
 ";
     assert_eq!(queues_table(&[queue]), expected);
 }
