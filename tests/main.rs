@@ -4,6 +4,7 @@
 mod chaos;
 mod command;
 mod dns;
+mod durable;
 mod execute;
 mod hostile;
 mod http;

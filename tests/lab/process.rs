@@ -117,6 +117,11 @@ impl Running {
         assert_eq!(said, Ok(true), "{what:?}: not in {}", *self.stderr.borrow());
     }
 
+    /// What it has said on its stderr.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.borrow().clone()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.id()).unwrap()), signal).unwrap();
     }

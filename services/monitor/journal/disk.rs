@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -21,6 +22,11 @@ use super::{Block, Changes, Placement, Trim, WINDOW, accounts::Accounts, records
 const SCHEMA: Schema = Schema { application_id: 0x5661_6e4a, migrations: &[include_str!("schema.sql")] };
 /// What the file is called in its folder.
 const FILE: &str = "journal.db";
+/// What is kept for the day when the disk is full: SQLite needs room even to forget something.
+const RESERVE_FILE: &str = "reserve";
+const RESERVE_BYTES: usize = 2 << 20;
+/// The write-ahead log is written into the file when it has grown to this many pages: 1 MiB.
+const CHECKPOINT_PAGES: u32 = 256;
 /// Free pages that are given back to the file system at a time: 4 MiB.
 const VACUUM_PAGES: u32 = 1024;
 
@@ -57,7 +63,11 @@ impl Disk {
             Fatal::new(exit, format!("the journal: {error}"))
         })?;
         let aside = opened.set_aside.map(|path| path.display().to_string());
-        Ok((Self { connection: opened.connection, monitor: monitor.to_owned(), lanes: HashMap::new(), folder }, aside))
+        let disk = Self { connection: opened.connection, monitor: monitor.to_owned(), lanes: HashMap::new(), folder };
+        let set = disk.connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES);
+        set.map_err(|error| Fatal::new(Exit::OsError, format!("the journal: {error}")))?;
+        disk.keep_reserve();
+        Ok((disk, aside))
     }
 
     /// The folder it is in; none: it is in memory.
@@ -124,6 +134,44 @@ impl Disk {
             while rows.next()?.is_some() {}
         }
         Ok(())
+    }
+
+    /// Takes up the reserve, if it is not there and there is room.
+    pub(super) fn keep_reserve(&self) {
+        let Some(file) = self.folder().map(|folder| folder.join(RESERVE_FILE)) else { return };
+        if !file.exists() && fs::write(&file, vec![0xa5; RESERVE_BYTES]).is_err() {
+            // Half of one would only take the room that others need.
+            let _ = fs::remove_file(&file);
+        }
+    }
+
+    /// Moves what the write-ahead log holds into the file, as far as there is room, and empties it. False: it did not all fit.
+    pub(super) fn checkpoint(&self) -> bool {
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).is_ok()
+    }
+
+    /// Whether so many bytes would fit into free pages of the file: then they need room in the write-ahead log alone, which is given back.
+    pub(super) fn has_free_pages_for(&self, bytes: u64) -> bool {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap_or_default();
+        unsigned(pragma("freelist_count") * pragma("page_size")) > bytes + bytes / 4 + 65_536
+    }
+
+    /// Does what makes room, or takes none in the end: where there is none for it, it gets the reserve. Nothing else ever does.
+    pub(super) fn with_reserve<T>(&mut self, work: impl Fn(&mut Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let done = work(self);
+        if !done.as_ref().is_err_and(sqlite::is_full) {
+            return done;
+        }
+        if let Some(folder) = self.folder() {
+            // Where it is gone already, there is nothing left to try with.
+            let _ = fs::remove_file(folder.join(RESERVE_FILE));
+        }
+        self.checkpoint();
+        let done = work(self);
+        if done.is_ok() && self.checkpoint() {
+            self.keep_reserve();
+        }
+        done
     }
 
     /// Where there is no room on the disk: the oldest results of the session that has most become accounts, which frees pages for others.
@@ -339,7 +387,7 @@ pub(super) fn digest_of(first: i64, second: i64, body: &[u8]) -> [u8; 8] {
 
 /// Which life of the machine this is; empty where that can't be told.
 pub(super) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim_end().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim_end().to_owned()
 }
 
 /// SQLite's integers are signed; what is counted here never comes near the difference.

@@ -1,7 +1,7 @@
 //! The thread that owns the journal's disk: it commits what all sessions want written in groups, and reads for them what is to be sent.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -40,6 +40,8 @@ pub(crate) enum Answer {
     Written(Box<Changes>, Written),
     /// What follows `after` in a session.
     Read { session: String, after: u64, blocks: Vec<(u64, Option<Bytes>)> },
+    /// What was acknowledged is forgotten, ahead of what else waits to be written; or that did not work either.
+    Freed { acknowledged: BTreeMap<String, u64>, written: Option<Written> },
     /// There was no room on the disk: a session's oldest results were dropped for it.
     MadeRoom(Written),
 }
@@ -47,6 +49,7 @@ pub(crate) enum Answer {
 enum Op {
     Commit { client_id: Arc<str>, changes: Box<Changes>, patience: Duration, answer: UnboundedSender<Answer> },
     Read { session: String, after: u64, answer: UnboundedSender<Answer> },
+    Free { acknowledged: BTreeMap<String, u64>, answer: UnboundedSender<Answer> },
     End,
 }
 
@@ -112,6 +115,16 @@ impl Keeper {
     /// Reads what follows a sequence of a session.
     pub(crate) fn read(&self, session: &str, after: u64, answer: &UnboundedSender<Answer>) {
         let _ = self.ops.send(Op::Read { session: session.to_owned(), after, answer: answer.clone() });
+    }
+
+    /// Has what was acknowledged forgotten at once: where the disk takes nothing, that may be what gives it room.
+    pub(crate) fn free(&self, acknowledged: BTreeMap<String, u64>, answer: &UnboundedSender<Answer>) {
+        let _ = self.ops.send(Op::Free { acknowledged, answer: answer.clone() });
+    }
+
+    /// Whether the disk takes nothing just now.
+    pub(crate) fn is_refusing(&self) -> bool {
+        !lock(&self.condition).error.is_empty()
     }
 
     /// How the disk is.
@@ -189,6 +202,7 @@ impl Worker {
                     group.push(Commit { client_id, changes, answer });
                 }
                 Op::Read { session, after, answer } => self.read(session, after, &answer)?,
+                Op::Free { acknowledged, answer } => self.free(acknowledged, &answer)?,
                 Op::End => end = true,
             }
         }
@@ -215,6 +229,20 @@ impl Worker {
         Ok(())
     }
 
+    fn free(&mut self, acknowledged: BTreeMap<String, u64>, answer: &UnboundedSender<Answer>) -> Result<(), Ended> {
+        let changes = Changes { acknowledged, ..Changes::default() };
+        let written = match self.disk.with_reserve(|disk| disk.apply(&[("", &changes)], wall())) {
+            Ok(mut written) => written.pop(),
+            Err(error) => {
+                self.check(&error)?;
+                tracing::warn!(%error, "what is acknowledged can't be forgotten yet");
+                None
+            }
+        };
+        let _ = answer.send(Answer::Freed { acknowledged: changes.acknowledged, written });
+        Ok(())
+    }
+
     /// Writes a group, as often as it takes. Meanwhile reads are answered, and what else is to be written waits: sessions have one commit
     /// under way each, and bound what they collect in the meantime.
     fn commit(&mut self, group: Vec<Commit>) -> Result<(), Ended> {
@@ -228,14 +256,25 @@ impl Worker {
             self.check(&error)?;
             self.complain(&error);
             group.iter().for_each(|commit| drop(self.clients.insert(Arc::clone(&commit.client_id), commit.answer.clone())));
-            if sqlite::is_full(&error) && self.make_room()? {
-                continue;
+            if sqlite::is_full(&error) {
+                // What was acknowledged meanwhile may have left free pages in the file, and room in the write-ahead log is room on the disk.
+                self.disk.checkpoint();
+                let bytes = changes.iter().flat_map(|(_, changes)| &changes.blocks).map(|block| block.body.len() as u64).sum();
+                if self.disk.has_free_pages_for(bytes)
+                    && let Ok(written) = self.disk.with_reserve(|disk| disk.apply(&changes, wall()))
+                {
+                    break written;
+                }
+                if self.make_room()? {
+                    continue;
+                }
             }
             let again = now() + wait;
             wait = (wait * 2).min(MOST_RETRY);
             while let Ok(op) = self.todo.recv_timeout(again.saturating_duration_since(now())) {
                 match op {
                     Op::Read { session, after, answer } => self.read(session, after, &answer)?,
+                    Op::Free { acknowledged, answer } => self.free(acknowledged, &answer)?,
                     // The process ends with a disk that takes nothing: what is not written can't be kept.
                     Op::End => return Err(Ended),
                     Op::Commit { client_id, changes, answer, .. } => self.waiting.push(Commit { client_id, changes, answer }),
@@ -250,7 +289,7 @@ impl Worker {
     }
     /// Drops the oldest results that no client was sent, an eighth of the session that has most. False: that frees nothing.
     fn make_room(&mut self) -> Result<bool, Ended> {
-        match self.disk.make_room(wall()) {
+        match self.disk.with_reserve(|disk| disk.make_room(wall())) {
             Ok(Some(written)) => {
                 for (session, _, bytes, runs) in &written.lanes {
                     tracing::warn!(session, bytes, runs, "the disk is full: the oldest results made room");
@@ -269,6 +308,7 @@ impl Worker {
             self.check(&error)?;
             tracing::debug!(%error, "the journal's file can't be made smaller just now");
         }
+        self.disk.keep_reserve();
         lock(&self.condition).file_bytes = self.disk.file_bytes();
         self.tidy_at = now() + HOUSEKEEPING;
         Ok(())

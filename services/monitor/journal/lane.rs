@@ -46,6 +46,8 @@ pub struct Lane {
     /// Records that are being written, and their bytes.
     writing: Vec<Entry>,
     writing_bytes: u64,
+    /// There is a stream to send into.
+    attached: bool,
     /// What follows the cursor, and its bytes as encoded.
     ready: VecDeque<ProbeResult>,
     ready_bytes: usize,
@@ -75,6 +77,7 @@ impl Lane {
             acknowledged: 0,
             acknowledged_on_disk: 0,
             cursor: 0,
+            attached: false,
             pending: VecDeque::new(),
             pending_bytes: 0,
             compact_at: bounds.unwritten_bytes,
@@ -214,7 +217,7 @@ impl Lane {
         self.writing_bytes = 0;
         for entry in std::mem::take(&mut self.writing) {
             // What was just measured need not be read back, as long as the stream keeps up.
-            let follows = self.ready_through == self.written && !self.trimming && self.fetching.is_none();
+            let follows = self.attached && self.ready_through == self.written && !self.trimming && self.fetching.is_none();
             self.written = entry.last;
             if follows
                 && self.ready_bytes < READY_BYTES
@@ -267,8 +270,9 @@ impl Lane {
         true
     }
 
-    /// Begins to send from the first that is not acknowledged.
-    pub fn rewind(&mut self) {
+    /// Begins to send from the first that is not acknowledged, or ceases to send.
+    pub fn rewind(&mut self, attached: bool) {
+        self.attached = attached;
         self.cursor = self.acknowledged;
         self.ready_through = self.cursor;
         self.ready = VecDeque::new();
@@ -277,7 +281,7 @@ impl Lane {
 
     /// What should be read from the disk: what follows this sequence. To be answered with [`fetched`](Self::fetched).
     pub fn fetch(&mut self) -> Option<u64> {
-        let wanted = self.ready.is_empty() && self.fetching.is_none() && !self.trimming && self.may_send();
+        let wanted = self.attached && self.ready.is_empty() && self.fetching.is_none() && !self.trimming && self.may_send();
         wanted.then(|| *self.fetching.insert(self.cursor))
     }
 

@@ -194,6 +194,12 @@ impl Actor {
             let patience = if self.stream.is_some() { soon } else { soon.max(AWAY_PATIENCE) };
             self.shared.keeper.commit(&self.client_id, changes, patience, &self.answer);
         }
+        if self.core.is_committing()
+            && self.shared.keeper.is_refusing()
+            && let Some(acknowledged) = self.core.take_acknowledged()
+        {
+            self.shared.keeper.free(acknowledged, &self.answer);
+        }
         if self.stream.is_some() {
             for (session, after) in self.core.fetches() {
                 self.shared.keeper.read(&session, after, &self.answer);
@@ -206,6 +212,7 @@ impl Actor {
         match answer {
             Some(Answer::Written(changes, written)) => self.core.written(&changes, &written),
             Some(Answer::Read { session, after, blocks }) => self.core.fetched(&session, after, blocks),
+            Some(Answer::Freed { acknowledged, written }) => self.core.freed(acknowledged, written),
             Some(Answer::MadeRoom(written)) => self.core.made_room(&written),
             // The sender is in our own hands.
             None => {}
@@ -335,6 +342,7 @@ impl Actor {
     }
 
     fn note_away(&mut self, why: &str) {
+        self.core.detach();
         let now = Now::read();
         self.presence = Presence { connected: false, since: now.wall };
         self.away_since = now.monotonic;

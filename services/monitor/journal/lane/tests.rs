@@ -10,7 +10,9 @@ fn result(run: u64) -> ProbeResult {
 }
 
 fn lane(unwritten_bytes: u64) -> Lane {
-    Lane::new("s".to_owned(), Bounds { bytes: 1 << 20, age: Duration::from_secs(3600), unwritten_bytes })
+    let mut lane = Lane::new("s".to_owned(), Bounds { bytes: 1 << 20, age: Duration::from_secs(3600), unwritten_bytes });
+    lane.rewind(true);
+    lane
 }
 
 fn append(lane: &mut Lane, runs: std::ops::Range<u64>) {
@@ -43,7 +45,7 @@ fn what_does_not_stay_in_memory_is_read_back() {
     append(&mut lane, 0..3);
     let (blocks, _) = lane.hand_over();
     lane.written();
-    lane.rewind();
+    lane.rewind(true);
     assert!(!lane.has_ready());
     assert_eq!((lane.fetch(), lane.fetch()), (Some(0), None));
     lane.fetched(0, vec![(3, Some(blocks[0].body.clone()))]);
@@ -95,7 +97,7 @@ fn a_block_that_cannot_be_read_is_passed_over_and_the_rest_is_sent() {
     append(&mut lane, 2..4);
     let (sound, _) = lane.hand_over();
     lane.written();
-    lane.rewind();
+    lane.rewind(true);
     assert_eq!(lane.fetch(), Some(0));
     lane.fetched(0, vec![(2, None), (4, Some(sound[0].body.clone()))]);
     assert_eq!(sent(&mut lane), [3, 4]);
@@ -108,7 +110,7 @@ fn an_acknowledgement_of_an_earlier_stream_moves_the_present_one_on() {
     let (blocks, _) = lane.hand_over();
     lane.written();
     assert_eq!(sent(&mut lane).len(), 5);
-    lane.rewind();
+    lane.rewind(true);
     assert_eq!(lane.fetch(), Some(0));
     lane.fetched(0, vec![(5, Some(blocks[0].body.clone()))]);
     assert!(lane.acknowledge(3));

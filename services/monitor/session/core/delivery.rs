@@ -38,8 +38,13 @@ impl Core {
         if is_long && self.lanes.len() < MOST_LANES {
             self.open_lane();
         }
-        self.lanes.iter_mut().for_each(Lane::rewind);
+        self.lanes.iter_mut().for_each(|lane| lane.rewind(true));
         self.book.begin_restatement();
+    }
+
+    /// The stream is no more.
+    pub(crate) fn detach(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.rewind(false));
     }
 
     /// Who the client is, as it says now.

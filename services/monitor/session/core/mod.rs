@@ -9,7 +9,10 @@ mod restart;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use vantage_contract::v1::ProbeResult;
@@ -41,6 +44,8 @@ pub(crate) struct Core {
     committing: bool,
     /// How many of them are orders.
     committing_orders: usize,
+    /// Acknowledgements are being written, ahead of the rest.
+    freeing: bool,
     /// Which lane the last record came from.
     turn: usize,
     /// The two clocks as they were when the schedules were last aligned to the wall.
@@ -77,6 +82,7 @@ impl Core {
             changes: Changes::default(),
             committing: false,
             committing_orders: 0,
+            freeing: false,
             turn: 0,
             aligned: now,
             tally: Tally::default(),
@@ -220,6 +226,33 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// What was acknowledged and is not yet on the disk, to be written ahead of what waits: to be answered with [`freed`](Self::freed).
+    pub(crate) fn take_acknowledged(&mut self) -> Option<BTreeMap<String, u64>> {
+        if self.freeing || self.changes.acknowledged.is_empty() {
+            return None;
+        }
+        self.freeing = true;
+        Some(std::mem::take(&mut self.changes.acknowledged))
+    }
+
+    /// What came of it.
+    pub(crate) fn freed(&mut self, acknowledged: BTreeMap<String, u64>, written: Option<Written>) {
+        self.freeing = false;
+        let Some(written) = written else {
+            for (session, sequence) in acknowledged {
+                let newest = self.changes.acknowledged.entry(session).or_default();
+                *newest = sequence.max(*newest);
+            }
+            return;
+        };
+        for lane in &mut self.lanes {
+            if let Some(sequence) = acknowledged.get(lane.session()) {
+                lane.acknowledged_on_disk(*sequence);
+            }
+        }
+        self.made_room(&written);
     }
 
     /// Room was made on a full disk; perhaps with records of this client.

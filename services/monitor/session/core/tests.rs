@@ -1,6 +1,6 @@
 //! The law of the whole, in virtual time: whatever is cut, killed, restated or lost on the way, each run of each order arrives exactly once.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use vantage_contract::v1::{Check, Outcome, Reason, Start, StoredSession};
@@ -186,7 +186,10 @@ impl World {
             Step::Write => self.write(),
             Step::Kill { written, away } => self.kill(written, away),
             Step::Attach => self.attach(),
-            Step::Cut => self.attached = false,
+            Step::Cut => {
+                self.attached = false;
+                self.core.detach();
+            }
             Step::Deliver { count, acknowledged } => self.deliver(count, acknowledged),
             Step::Place(number) => {
                 self.client.revisions += 1;
