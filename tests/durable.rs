@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{
     monitor::{eventually, silent_port},
+    netns::Row,
     privilege,
     stage::Stage,
 };
@@ -200,4 +201,87 @@ async fn a_changed_check_touches_its_own_order_and_no_other() {
     let ended = ended.ended().await;
     assert_eq!(ended.stderr.matches("order replaced").count(), 1, "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("order stopped").count(), 0, "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_cut_between_two_networks_loses_and_doubles_nothing() {
+    let Some(row) = Row::of(2) else { return };
+    let at = format!("{}:20000", row.target()[0]);
+    let mut own = checks(5, 20_000, "200ms");
+    own.as_array_mut().unwrap().iter_mut().for_each(|check| check["tcp"]["host"] = json!(row.target()[0]));
+    let settings = json!({ "keepalive": { "interval": "1s", "timeout": "1s" }, "allow_unprotected_listener": true });
+    let mut stage = Stage::set(&own, &settings).await;
+    (stage.at, stage.through) = (at.clone(), at);
+    let inside = |node| ["ip", "netns", "exec", row.name(node)].map(str::to_owned).to_vec();
+    (stage.monitor_in, stage.manager_in) = (inside(1), inside(0));
+    stage.start_monitor();
+    stage.monitor.as_mut().unwrap().says("serving").await;
+    stage.start_manager();
+    until_stored(&stage, 10).await;
+    // Nothing comes through, either way, and nobody is told.
+    row.exec(1, "iptables -I INPUT -i left -j DROP");
+    stage.manager.as_mut().unwrap().says("link down").await;
+    stage.monitor.as_mut().unwrap().says("client away").await;
+    let before = stage.account("2100-01-01T00:00:00Z").await["passed"].as_u64().unwrap();
+    row.exec(1, "iptables -D INPUT -i left -j DROP");
+    until_stored(&stage, before + 20).await;
+    let account = stage.sound().await;
+    assert!(account["skipped"].as_object().unwrap().keys().all(|reason| reason == "overloaded"), "{account}");
+}
+
+/// What sets the clock that one program sees, and no other.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// Asserts that each run is told of once, from 0 on, and due at anchor + run x interval; returns how many were skipped for the clock's sake.
+fn jumped_over(results: &[Value], interval: i128) -> u64 {
+    let number = |result: &Value, field: &str| result[field].as_str().unwrap().parse::<u64>().unwrap();
+    let due = |result: &Value| {
+        let due: prost_types::Timestamp = result["due_time"].as_str().unwrap().parse().unwrap();
+        i128::from(due.seconds) * 1_000_000_000 + i128::from(due.nanos)
+    };
+    let mut results: Vec<&Value> = results.iter().collect();
+    results.sort_by_key(|result| number(result, "run"));
+    let anchor = due(results[0]);
+    let (mut next, mut jumped) = (0, 0);
+    for result in results {
+        // The one run that may still be under way has no record yet.
+        assert_eq!(number(result, "run"), next, "{result}");
+        assert_eq!(due(result), anchor + i128::from(next) * interval, "{result}");
+        next += number(result, "run_count");
+        if result["reason"] == "REASON_CLOCK_JUMP" {
+            jumped += number(result, "run_count");
+        }
+    }
+    jumped
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_skips_what_lies_ahead_and_repeats_nothing_that_lies_behind() {
+    if !Path::new(FAKETIME).exists() {
+        return privilege::skipped("libfaketime, of the package faketime");
+    }
+    let (_target, port) = silent_port().await;
+    let mut stage = Stage::set(&checks(1, port, "500ms"), &json!({})).await;
+    let clock = stage.manager_data.with_file_name("clock");
+    fs::write(&clock, "+0").unwrap();
+    let file = format!("FAKETIME_TIMESTAMP_FILE={}", clock.display());
+    let preload = format!("LD_PRELOAD={FAKETIME}");
+    stage.monitor_in = ["env", &preload, &file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"].map(str::to_owned).to_vec();
+    stage.start_monitor();
+    stage.start_manager();
+    let stored = async |stage: &Stage, count: usize| {
+        eventually("results are stored", || async { stage.results().await.len() >= count }).await;
+        stage.results().await
+    };
+    stored(&stage, 3).await;
+    fs::write(&clock, "+3600").unwrap();
+    stage.monitor.as_mut().unwrap().says("the wall clock was set").await;
+    let count = stage.results().await.len();
+    let results = stored(&stage, count + 5).await;
+    let jumped = jumped_over(&results, 500_000_000);
+    assert!((7190..=7202).contains(&jumped), "{jumped} runs of an hour");
+    // Back again: it goes on, and no run comes twice.
+    fs::write(&clock, "+0").unwrap();
+    let results = stored(&stage, results.len() + 5).await;
+    assert_eq!(jumped_over(&results, 500_000_000), jumped);
 }

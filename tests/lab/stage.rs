@@ -29,7 +29,11 @@ pub(crate) struct Stage {
     /// The folders of their data.
     pub(crate) monitor_data: PathBuf,
     pub(crate) manager_data: PathBuf,
-    through: String,
+    /// The monitor, as the manager is told it.
+    pub(crate) through: String,
+    /// What stands before the programs on their command lines: another network, another clock.
+    pub(crate) monitor_in: Vec<String>,
+    pub(crate) manager_in: Vec<String>,
     checks: String,
     settings: String,
     // The last to go.
@@ -45,6 +49,8 @@ impl Stage {
             at: at.to_string(),
             through: format!("127.0.0.1:{}", relay.port),
             relay,
+            monitor_in: Vec::new(),
+            manager_in: Vec::new(),
             monitor: None,
             manager: None,
             monitor_data: folder.path().join("monitor"),
@@ -67,14 +73,14 @@ impl Stage {
         let data = self.monitor_data.to_str().unwrap();
         let arguments =
             ["serve", "--config", &self.settings, "--name", "stage", "--listen", &self.at, "--http-listen", "off", "--data", data];
-        self.monitor = Some(Running::silent(MONITOR, &arguments));
+        self.monitor = Some(start(&self.monitor_in, MONITOR, &arguments));
     }
 
     pub(crate) fn start_manager(&mut self) {
         let quick = ["--keepalive-interval", "1s", "--keepalive-timeout", "1s", "--client-id", "stage", "--http", "off"];
         let data = self.manager_data.to_str().unwrap();
         let arguments = [&["--config", &self.checks, "--monitor", &self.through, "--data", data][..], &quick].concat();
-        self.manager = Some(Running::silent(MANAGER, &arguments));
+        self.manager = Some(start(&self.manager_in, MANAGER, &arguments));
     }
 
     pub(crate) fn change_checks(&self, checks: &Value) {
@@ -93,6 +99,12 @@ impl Stage {
         running.signal(Signal::SIGTERM);
         let ended = running.ended().await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+
+    /// All results that are stored, oldest first.
+    pub(crate) async fn results(&self) -> Vec<Value> {
+        let data = self.manager_data.to_str().unwrap();
+        run(MANAGER, &["results", "--data", data, "--limit", "0", "--oldest-first", "--output", "json"]).await.json_lines()
     }
 
     /// What the monitor says of itself, of its clients, or of its queues.
@@ -156,4 +168,9 @@ impl Stage {
         );
         account
     }
+}
+
+fn start(before: &[String], program: &str, arguments: &[&str]) -> Running {
+    let words: Vec<&str> = before.iter().map(String::as_str).chain([program]).chain(arguments.iter().copied()).collect();
+    Running::silent(words[0], &words[1..])
 }
