@@ -285,3 +285,23 @@ async fn a_clock_that_is_set_skips_what_lies_ahead_and_repeats_nothing_that_lies
     let results = stored(&stage, results.len() + 5).await;
     assert_eq!(jumped_over(&results, 500_000_000), jumped);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_manager_with_the_same_id_takes_over_and_the_first_is_told() {
+    let (_target, port) = silent_port().await;
+    let mut stage = Stage::play(&checks(3, port, "200ms"), &json!({})).await;
+    until_stored(&stage, 6).await;
+    let mut first = stage.manager.take().unwrap();
+    let firsts = stage.manager_data.clone();
+    stage.manager_data = firsts.with_file_name("second");
+    stage.start_manager();
+    first.says("another manager took over with the same client id").await;
+    until_stored(&stage, 6).await;
+    let clients = stage.ask("clients").await["clients"].as_array().unwrap().len();
+    let seconds = std::mem::replace(&mut stage.manager_data, firsts);
+    let before = stage.results().await.len();
+    stage.manager_data = seconds;
+    until_stored(&stage, 12).await;
+    stage.manager_data = stage.manager_data.with_file_name("manager");
+    assert_eq!((stage.results().await.len(), clients), (before, 1), "its link stays down");
+}
