@@ -1,7 +1,7 @@
 //! The log of results that clients have not acknowledged, and of the orders that make them, on disk.
 //!
-//! A client's session collects [`Changes`]; the [`keeper`] commits those of all clients together, a group at a time, on a thread of its own,
-//! in the database of [`disk`]. A [`lane`] is one session's log as its owner sees it: what is not yet written, what is on the disk, what may
+//! A client's session collects [`Changes`]; the `keeper` commits those of all clients together, a group at a time, on a thread of its own,
+//! in the database of `disk`. A `lane` is one session's log as its owner sees it: what is not yet written, what is on the disk, what may
 //! be sent. Nothing is sent before it is written: a monitor that is killed must not give the same sequence to something else.
 
 use std::{collections::BTreeMap, time::Duration};
