@@ -14,6 +14,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Files up to this size are read through when they are opened. Larger ones would hold up the start for long; what is damaged
 /// in them shows when it is read.
 const CHECK_BYTES: u64 = 256 << 20;
+/// What SQLite writes at once, by default.
+const PAGE_BYTES: u64 = 4096;
 /// What the file that says so is called, after the name of the database.
 const MARKER: &str = "-is-damaged";
 
@@ -89,9 +91,11 @@ pub fn open(file: Option<&Path>, schema: Schema, sync: Sync, now: SystemTime) ->
     };
     let refused = |error: io::Error| OpenError::Refused { path: file.into(), cause: error.to_string() };
     let marker = beside(file, MARKER);
-    if marker.exists() {
+    if marker.exists() || is_torn(file) {
         let aside = set_aside(file, now).map_err(refused)?;
-        fs::remove_file(&marker).map_err(refused)?;
+        if marker.exists() {
+            fs::remove_file(&marker).map_err(refused)?;
+        }
         let connection = attempt(file, schema, sync).map_err(|wrong| wrong.at(file))?;
         return Ok(Opened { connection, set_aside: Some(aside) });
     }
@@ -213,6 +217,11 @@ fn migrate(connection: &mut Connection, schema: Schema) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// Whether a file is the torn beginning of a database: less than one page, and no log that has the rest. SQLite would take it for an empty one.
+fn is_torn(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|file| (1..PAGE_BYTES).contains(&file.len())) && !beside(file, "-wal").exists()
+}
+
 /// Moves a damaged database out of the way, with what belongs to it.
 fn set_aside(file: &Path, now: SystemTime) -> io::Result<PathBuf> {
     let time = Timestamp::try_from(now).unwrap_or_default();
@@ -293,6 +302,7 @@ mod tests {
         for damage in [
             (|bytes: &mut Vec<u8>| bytes[..64].fill(0x55)) as fn(&mut Vec<u8>),
             |bytes| bytes.truncate(bytes.len() / 2),
+            |bytes| bytes.truncate(2048),
             |bytes| bytes[8192..12288].fill(0xff),
         ] {
             filled(&file);
