@@ -88,6 +88,12 @@ fn apply(defaults: &CheckDefaults, check: &mut Check, node: &Node) {
     if !says("resolver") {
         probe.resolver.clone_from(&defaults.resolver);
     }
+    if !says("addresses") {
+        probe.addresses = defaults.addresses;
+    }
+    if !says("require") {
+        probe.require.clone_from(&defaults.require);
+    }
 }
 
 fn judge_defaults(root: &Node, defaults: &CheckDefaults, known: &Known<'_>, problems: &mut Problems) {

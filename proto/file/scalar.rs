@@ -11,8 +11,9 @@ use super::{
 };
 use crate::duration::{self, DurationError};
 
-/// Text fields that take a whole number as well, as it is written: DNS numbers its types, classes and response codes.
-pub(super) const NUMBERS_AS_TEXT: &[&str] = &["type", "class", "rcodes"];
+/// Text fields that take a whole number as well, as it is written: DNS numbers its types, classes and response codes, and so many
+/// addresses may be required.
+pub(super) const NUMBERS_AS_TEXT: &[&str] = &["type", "class", "rcodes", "require"];
 
 /// Values of enums that have another spelling in files beside their own short name.
 pub(super) const SPELLINGS: &[(&str, &str)] =

@@ -154,6 +154,7 @@ fn parse_transport(spec: &DnsProbe) -> Result<Transport, Invalid> {
         }
         Ok(DnsTransport::Tcp) => Transport::Tcp,
         Ok(DnsTransport::Tls) => Transport::Tls(Box::new(Tls::parse("dns", "tls", spec.tls.as_ref())?)),
+        Ok(DnsTransport::Https | DnsTransport::Quic) => return Err(Invalid::new("transport", "is not known to this monitor")),
         Err(_) => return Err(Invalid::new("transport", format!("{} is not a transport", spec.transport))),
     };
     if !matches!(transport, Transport::Udp { .. }) {

@@ -154,7 +154,8 @@ pub fn outcome_of(reason: Reason) -> Outcome {
         | Reason::JournalFull
         | Reason::Expired
         | Reason::Draining
-        | Reason::ClockJump => Outcome::Skipped,
+        | Reason::ClockJump
+        | Reason::HeldOff => Outcome::Skipped,
     }
 }
 

@@ -243,6 +243,7 @@ fn hop_to_proto(hop_limit: u32, hop: &Hop) -> TracerouteHop {
                 address: answer.from.to_string(),
                 round_trip: Some(to_proto(answer.round_trip.0)),
                 error: answer.error.as_ref().and_then(|error| error.to_proto()),
+                ..TracerouteAnswer::default()
             })
             .collect(),
     }

@@ -43,6 +43,7 @@ impl Probe for Udp {
         let (field, payload) = match &spec.payload {
             None => ("text", Bytes::new()),
             Some(Payload::Text(text)) => ("text", Bytes::from(text.clone())),
+            Some(Payload::Preset(_)) => return Err(Invalid::new("preset", "is not known to this monitor")),
             Some(Payload::Hex(digits)) => ("hex", text::hex(digits).map_err(|problem| Invalid::new("hex", problem))?),
         };
         if payload.len() > MAX_PAYLOAD {

@@ -209,10 +209,12 @@ impl Tally {
                         Fate::Answered(taken, _) => Some(to_proto(*taken)),
                         Fate::Open | Fate::Refused => None,
                     },
+                    ..PingRequest::default()
                 })
                 .collect(),
             errors: self.errors.iter().filter_map(SocketError::to_proto).collect(),
             socket: socket.to_owned(),
+            ..PingReport::default()
         }
     }
 }
