@@ -14,7 +14,7 @@ fn an_unknown_field_is_refused_at_its_place_with_what_was_meant() {
     );
     refused(
         r#""name":"a","ntp":{"server":"h","colour":3}"#,
-        "unknown field \"colour\" in ntp; expected \"server\", \"port\", \"samples\", \"spacing\", \"max_offset\", \"max_stratum\" or \"max_root_distance\"",
+        "unknown field \"colour\" in ntp; expected \"server\", \"port\", \"samples\", \"spacing\", \"max_offset\", \"max_stratum\", \"max_root_distance\", \"max_delay\" or \"version\"",
     );
     refused(r#""name":"a","intervall":"3s","ping":{"host":"h"}"#, "unknown field \"intervall\" in check \"a\"; did you mean \"interval\"?");
     refused(r#""name":"a","host":"h","ping":{"count":1}"#, "unknown field \"host\" in check \"a\"; it belongs into \"ping\"");
