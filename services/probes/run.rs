@@ -12,7 +12,7 @@ use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_res
 use crate::{
     Probe,
     failure::Failure,
-    net::resolve::Resolver,
+    net::{echo::EchoEngine, resolve::Resolver},
     stopwatch::{self, Phase, Stopwatch},
     target::{Destination, Gate, Host, Options},
 };
@@ -24,12 +24,19 @@ pub struct World {
     pub gate: Arc<dyn Gate>,
     /// Resolves the names of targets.
     pub resolver: Arc<Resolver>,
+    /// Sends all pings.
+    pub echo: Arc<EchoEngine>,
 }
 
 impl World {
     /// A world with this gate and the system's resolver settings.
     pub fn new(gate: Arc<dyn Gate>) -> Self {
-        Self { gate, resolver: Arc::new(Resolver::system()) }
+        Self::with_resolver(gate, Resolver::system())
+    }
+
+    /// A world with this gate and this resolver.
+    pub fn with_resolver(gate: Arc<dyn Gate>, resolver: Resolver) -> Self {
+        Self { gate, resolver: Arc::new(resolver), echo: Arc::default() }
     }
 }
 

@@ -92,13 +92,7 @@ impl EchoSocket {
     /// Opens one to `target`, from `source` where given: a datagram socket, or a raw one where that is not allowed. `payload_size` is the
     /// largest that is going to be sent.
     pub(crate) fn open(target: IpAddr, source: Option<IpAddr>, manner: Manner, payload_size: usize) -> Result<Self, Failure> {
-        let (socket, raw) = match open(target, Type::DGRAM) {
-            Ok(socket) => (socket, false),
-            Err(first) => match open(target, Type::RAW) {
-                Ok(socket) => (socket, true),
-                Err(second) => return Err(forbidden(target, &first, &second)),
-            },
-        };
+        let (socket, raw) = open_either(target)?;
         Self::prepare(socket, raw, target, source, manner, payload_size)
     }
 
@@ -222,6 +216,17 @@ pub(super) fn open(target: IpAddr, kind: Type) -> io::Result<Socket> {
     }
 }
 
+/// Opens an echo socket for the family of `target`: a datagram one, or a raw one where that is not allowed; and whether it is raw.
+pub(super) fn open_either(target: IpAddr) -> Result<(Socket, bool), Failure> {
+    match open(target, Type::DGRAM) {
+        Ok(socket) => Ok((socket, false)),
+        Err(first) => match open(target, Type::RAW) {
+            Ok(socket) => Ok((socket, true)),
+            Err(second) => Err(forbidden(target, &first, &second)),
+        },
+    }
+}
+
 fn forbidden(target: IpAddr, datagram: &io::Error, raw: &io::Error) -> Failure {
     let permission = |error: &io::Error| matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EACCES | Errno::EPERM));
     if permission(datagram) || permission(raw) {
@@ -235,23 +240,31 @@ fn apply(socket: &Socket, version: Version, manner: Manner) -> io::Result<()> {
     if let Some(hop_limit) = manner.hop_limit {
         set_hop_limit(socket, version, hop_limit)?;
     }
-    // Without an order the kernel forbids fragmenting where it explores the path's MTU, and the first large packets are lost.
+    forbid_fragments(socket, version, manner.dont_fragment)?;
     match version {
-        Version::V4 => {
-            let rule = if manner.dont_fragment { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
-            setsockopt(socket, MtuDiscoverV4, &rule)?;
-            socket.set_tos_v4(u32::from(manner.dscp) << 2)
-        }
-        Version::V6 => {
-            let rule = if manner.dont_fragment { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
-            setsockopt(socket, MtuDiscoverV6, &rule)?;
-            socket.set_tclass_v6(u32::from(manner.dscp) << 2)
-        }
+        Version::V4 => socket.set_tos_v4(u32::from(manner.dscp) << 2),
+        Version::V6 => socket.set_tclass_v6(u32::from(manner.dscp) << 2),
     }
 }
 
+/// Says whether packets may be cut into fragments. Without a word the kernel forbids it where it explores the path's MTU, and the first
+/// large packets are lost.
+pub(super) fn forbid_fragments(socket: &Socket, version: Version, forbidden: bool) -> io::Result<()> {
+    match version {
+        Version::V4 => {
+            let rule = if forbidden { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+            setsockopt(socket, MtuDiscoverV4, &rule)?;
+        }
+        Version::V6 => {
+            let rule = if forbidden { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
+            setsockopt(socket, MtuDiscoverV6, &rule)?;
+        }
+    }
+    Ok(())
+}
+
 /// Another identifier for each raw socket of this process, from a random start: other processes use raw sockets, too.
-fn next_identifier() -> Result<u16, Failure> {
+pub(super) fn next_identifier() -> Result<u16, Failure> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     static START: std::sync::OnceLock<u16> = std::sync::OnceLock::new();
     let start = match START.get() {
@@ -273,7 +286,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 
 /// A classic BPF program that lets only echo replies with this identifier through: a raw socket is handed every ICMP packet of the host,
 /// which with a thousand of them costs a million wake-ups. IPv4 packets come with their IP header, ICMPv6 ones without.
-fn only_replies_to(version: Version, identifier: u16) -> [SockFilter; 7] {
+pub(super) fn only_replies_to(version: Version, identifier: u16) -> [SockFilter; 7] {
     const LOAD_HEADER_LENGTH: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
     const LOAD_ZERO: u32 = libc::BPF_LDX | libc::BPF_IMM;
     const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;

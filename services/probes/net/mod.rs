@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub(crate) mod dns;
+pub mod echo;
 pub mod errqueue;
 pub(crate) mod icmp;
 pub(crate) mod random;
