@@ -399,3 +399,6 @@ impl<const LANES: usize> Core<LANES> {
         let _ = flight.done.send(Landing { tally, unsent: flight.unsent, stepped: flight.era != era });
     }
 }
+
+#[cfg(test)]
+mod tests;
