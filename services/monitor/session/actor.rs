@@ -33,6 +33,8 @@ use crate::{
 const STREAM_DEPTH: usize = 64;
 /// Commands on their way; who sends more waits.
 const COMMAND_DEPTH: usize = 64;
+/// Runs that have ended and are kept at once, before the rest has its turn.
+const ENDED_AT_ONCE: usize = 256;
 /// How often bounds of age are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long a client is remembered of which nothing is left.
@@ -145,7 +147,7 @@ impl Actor {
                 Woken::Command(Some(Command::Forget)) => return self.part().await,
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Command(None) | Woken::Drain => return self.stop().await,
-                Woken::Ended(ended) => self.keep(*ended),
+                Woken::Ended(ended) => self.keep_all(*ended),
                 Woken::Answer(answer) => self.hear(answer),
                 Woken::Due => {}
                 Woken::Room => self.send(),
@@ -277,6 +279,16 @@ impl Actor {
         self.address = address;
         self.presence = Presence { connected: true, since: Now::read().wall };
         Ok(Attached { stream: self.last_stream, session, closed_sessions, results: receiver })
+    }
+
+    /// Keeps a run that has ended, and those that have ended with it: under load that is most of them, and waiting for each alone costs
+    /// more than keeping it.
+    fn keep_all(&mut self, first: Ended) {
+        self.keep(first);
+        for _ in 1..ENDED_AT_ONCE {
+            let Some(ended) = self.runs.next_ended() else { break };
+            self.keep(ended);
+        }
     }
 
     fn keep(&mut self, ended: Ended) {

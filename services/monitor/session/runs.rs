@@ -72,6 +72,17 @@ impl Runs {
         }
     }
 
+    /// The next that has ended already.
+    pub(super) fn next_ended(&mut self) -> Option<Ended> {
+        match self.tasks.try_join_next_with_id()? {
+            Ok((id, ended)) => {
+                self.tickets.remove(&id);
+                Some(ended)
+            }
+            Err(error) => Some(self.broken(&error)),
+        }
+    }
+
     /// Ends all that are left; their records say that the monitor was stopping.
     pub(super) fn abort(&mut self) {
         self.tasks.abort_all();

@@ -68,6 +68,11 @@ impl Clocks {
         self.era
     }
 
+    /// When the last reading was.
+    pub(super) fn latest(&self) -> Instant {
+        self.last.monotonic
+    }
+
     /// The era of the last reading.
     pub(super) fn era(&self) -> u32 {
         self.era

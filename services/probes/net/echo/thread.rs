@@ -47,13 +47,14 @@ const STAMPED_AT_ONCE: usize = 16;
 
 /// The time over which requests are counted.
 const WINDOW: Duration = Duration::from_millis(20);
-/// From so many requests in a window on (5000 in a second), the thread waits for batches in place of single packets.
-const BUSY: u32 = 100;
+/// From so many requests in a window on (1000 in a second), the thread waits for batches in place of single packets: waking up costs more
+/// than a ping does.
+const BUSY: u32 = 20;
 /// From so many requests in a window on (20 000 in a second), departures are stamped by the process: the kernel's stamps cost as much as
 /// the sending.
 const FLOOD: u32 = 400;
 /// How long it waits for a batch.
-const REST: Duration = Duration::from_micros(500);
+const REST: Duration = Duration::from_micros(900);
 
 /// How often in a row a socket may answer with the error of an earlier packet.
 const TRIES: usize = 8;
@@ -229,7 +230,7 @@ impl Worker {
                 if open.lane.is_raw() && quote.identifier != open.lane.identifier() {
                     continue;
                 }
-                self.core.refused(road, packet.peer, quote.sequence, quote.payload, report.error, self.paced);
+                self.core.refused(road, packet.peer, quote.sequence, quote.payload, report.error, self.clocks.latest());
             }
             if !matches!(taken, Ok(PACKETS)) {
                 break;
