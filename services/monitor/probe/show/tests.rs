@@ -85,6 +85,32 @@ fn messages_within_lists_are_told_in_one_cell() {
 }
 
 #[test]
+fn each_address_has_a_line_and_its_report() {
+    let sub = |address: &str, outcome: Outcome, summary: &str| ProbeResult {
+        address: address.into(),
+        outcome: outcome.into(),
+        summary: summary.into(),
+        latency: micros(900).filter(|_| outcome == Outcome::Passed),
+        report: Some(Report::Udp(UdpReport { sent_count: 1, ..UdpReport::default() })),
+        ..ProbeResult::default()
+    };
+    let all = ProbeResult {
+        address_results: vec![sub("192.0.2.1", Outcome::Passed, "it answered"), sub("2001:db8::1", Outcome::Failed, "it\u{7} refused")],
+        ..ProbeResult::default()
+    };
+    let shown = result(&all, &TimeZone::UTC);
+    let addresses = "
+addresses
+  192.0.2.1    passed  900 µs  it answered
+  2001:db8::1  failed       -  it\u{fffd} refused
+
+report of 192.0.2.1
+";
+    assert!(shown.contains(addresses), "{shown}");
+    assert!(shown.contains("\nreport of 2001:db8::1\n") && !shown.contains("\nreport\n"), "{shown}");
+}
+
+#[test]
 fn what_a_target_says_can_not_steer_the_terminal() {
     let report =
         Report::Udp(UdpReport { state: UdpPortState::OpenOrFiltered.into(), answer: "a\u{1b}]0;b\u{7}".into(), ..UdpReport::default() });
