@@ -73,7 +73,8 @@ async fn all_addresses_are_found_ipv4_first_and_each_once() {
     let host = Host::parse("host", "host.test").expect("a host");
     let system = Resolver::system();
     let found = system.addresses(&host, &options, &OpenGate, vantage_probes::stopwatch::now() + five).await.expect("addresses");
-    let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let texts: Vec<_> = found.found.iter().map(ToString::to_string).collect();
+    assert_eq!(found.unknown, None);
     assert_eq!(texts, ["192.0.2.2", "192.0.2.1", "2001:db8::1"]);
 }
 
