@@ -6,6 +6,7 @@ mod chaos;
 mod command;
 mod dns;
 mod durable;
+mod echoes;
 mod execute;
 mod hostile;
 mod http;
