@@ -105,7 +105,7 @@ fn a_hundred_checks_of_one_monitor_do_not_take_each_others_replies() {
     assert_eq!((ended.code, results.len()), (Some(1), 100), "{ended:?}");
     for result in results {
         let number: u32 = result["check_name"].as_str().unwrap().parse().unwrap();
-        let expected = if number % 2 == 0 { ("OUTCOME_PASSED", 3) } else { ("OUTCOME_FAILED", 0) };
+        let expected = if number.is_multiple_of(2) { ("OUTCOME_PASSED", 3) } else { ("OUTCOME_FAILED", 0) };
         let seen = (result["outcome"].as_str().unwrap(), result["ping"]["answered_count"].as_u64().unwrap());
         assert_eq!(seen, expected, "{result}");
     }

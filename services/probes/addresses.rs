@@ -108,15 +108,12 @@ fn judge(required: Required, sights: &[Sight], unknown: Option<&Failure>) -> Jud
     let count = |outcome| parties.iter().filter(|party| party.outcome == outcome).count();
     let first = |outcome| parties.iter().find(|party| party.outcome == outcome);
     let (passed, undetermined) = (count(Outcome::Passed), count(Outcome::Undetermined));
-    let needed = match required {
-        Required::Every => parties.len(),
-        Required::AtLeast(needed) => needed,
+    let (needed, asked) = match required {
+        Required::Every => (parties.len(), "all".to_owned()),
+        Required::AtLeast(needed) => (needed, needed.to_string()),
     };
-    let asked = match required {
-        Required::Every => "all".to_owned(),
-        Required::AtLeast(needed) => needed.to_string(),
-    };
-    let told = format!("{passed} of {} addresses passed, {asked} required", sights.len());
+    let addresses = if sights.len() == 1 { "address" } else { "addresses" };
+    let told = format!("{passed} of {} {addresses} passed, {asked} required", sights.len());
     let with = |culprit: Option<&Party<'_>>| match culprit {
         Some(Party { address: Some(address), summary, .. }) => format!("{told}; {address}: {summary}"),
         Some(Party { address: None, summary, .. }) => format!("{told}; {summary}"),
@@ -134,11 +131,17 @@ fn judge(required: Required, sights: &[Sight], unknown: Option<&Failure>) -> Jud
             latency,
         };
     }
-    if needed > parties.len() {
+    if needed > sights.len() && unknown.is_none() {
         let sentence = format!("{told}: the name has no more");
         return Judgement::of(Failure::new(Reason::NameNotResolved, Attribution::Resolver, sentence));
     }
-    let culprit = if passed + undetermined >= needed { first(Outcome::Undetermined) } else { first(Outcome::Failed) };
+    let culprit = if needed > parties.len() {
+        parties.last()
+    } else if passed + undetermined >= needed {
+        first(Outcome::Undetermined)
+    } else {
+        first(Outcome::Failed)
+    };
     match culprit {
         Some(party) => Judgement::of(Failure::new(party.reason, party.attribution, with(culprit))),
         // Each of them passed, failed or is undetermined.

@@ -88,14 +88,17 @@ fn addresses_that_the_resolver_keeps_to_itself_are_missed_only_where_they_could_
     let why = "resolve host.test: 192.0.2.53:53 answered SERVFAIL";
     assert_eq!(
         judged(Required::Every, &[passed(1, 5)]),
-        (Outcome::Failed, Reason::NameNotResolved, format!("1 of 1 addresses passed, all required; {why}"))
+        (Outcome::Failed, Reason::NameNotResolved, format!("1 of 1 address passed, all required; {why}"))
     );
     assert_eq!(
         judged(Required::AtLeast(1), &[passed(1, 5)]),
-        (Outcome::Passed, Reason::Unspecified, format!("1 of 1 addresses passed, 1 required; {why}"))
+        (Outcome::Passed, Reason::Unspecified, format!("1 of 1 address passed, 1 required; {why}"))
     );
     assert_eq!(judged(Required::Every, &[refused(1)]).1, Reason::Refused, "the first that failed");
-    assert_eq!(judged(Required::AtLeast(3), &[passed(1, 5)]).1, Reason::NameNotResolved);
+    assert_eq!(
+        judged(Required::AtLeast(3), &[passed(1, 5)]),
+        (Outcome::Failed, Reason::NameNotResolved, format!("1 of 1 address passed, 3 required; {why}"))
+    );
     // What is ours stays ours.
     let ours = Failure::new(Reason::ResourceExhausted, Attribution::Vantage, "no descriptors");
     assert_eq!(judge(Required::Every, &[passed(1, 5)], Some(&ours)).outcome, Outcome::Undetermined);
