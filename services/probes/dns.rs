@@ -106,6 +106,10 @@ impl Probe for Dns {
         format!("{} {} at {server}", name::show(&self.question.name), rdata::type_name(self.question.record_type))
     }
 
+    fn host(&self) -> &Host {
+        &self.server
+    }
+
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {
         let server = run.resolve_port(&self.server, self.port).await?;
         let answer = match &self.transport {

@@ -6,7 +6,7 @@ use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
     http::Http,
-    target::Options,
+    target::{Host, Options},
 };
 
 /// An HTTPS probe, parsed.
@@ -22,6 +22,10 @@ impl Probe for Https {
 
     fn target(&self) -> String {
         self.0.target()
+    }
+
+    fn host(&self) -> &Host {
+        self.0.host()
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {

@@ -84,6 +84,10 @@ impl Probe for Ping {
         self.host.to_string()
     }
 
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
     async fn run(&self, run: &mut Run<'_, PingReport>) -> Result<String, Failure> {
         let target = run.resolve(&self.host, None).await?;
         run.enter(Phase::Send);
@@ -216,7 +220,7 @@ mod tests {
     use crate::net::echo::{Reply, Stuffing};
 
     fn parse(spec: PingProbe, timeout: Duration) -> Result<Ping, Invalid> {
-        let options = Options { timeout, family: Default::default(), source: None, resolver: None };
+        let options = Options { timeout, family: Default::default(), selection: Default::default(), source: None, resolver: None };
         Ping::parse(&PingProbe { host: "192.0.2.1".into(), ..spec }, &options)
     }
 

@@ -50,6 +50,10 @@ impl Probe for Tcp {
         format!("{}:{}", self.host, self.port)
     }
 
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
     async fn run(&self, run: &mut Run<'_, TcpReport>) -> Result<String, Failure> {
         // Files first: what they cost is not the target's.
         let (tls, steps) = self.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;

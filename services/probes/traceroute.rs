@@ -82,6 +82,10 @@ impl Probe for Traceroute {
         }
     }
 
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
     async fn run(&self, run: &mut Run<'_, TracerouteReport>) -> Result<String, Failure> {
         let port = match self.method {
             Method::Icmp => None,
@@ -300,7 +304,13 @@ mod tests {
     use super::*;
 
     fn parse(spec: TracerouteProbe) -> Result<Traceroute, Invalid> {
-        let options = Options { timeout: Duration::from_secs(30), family: Default::default(), source: None, resolver: None };
+        let options = Options {
+            timeout: Duration::from_secs(30),
+            family: Default::default(),
+            selection: Default::default(),
+            source: None,
+            resolver: None,
+        };
         Traceroute::parse(&TracerouteProbe { host: "192.0.2.1".into(), ..spec }, &options)
     }
 

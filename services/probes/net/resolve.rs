@@ -33,6 +33,15 @@ use crate::{
 /// How many questions may be under way at once, in a process; each has a socket. More wait for their turn.
 const MAX_SOCKETS: usize = 256;
 
+/// The addresses of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Those that fit, IPv4 first, each once; at least one.
+    pub found: Vec<IpAddr>,
+    /// Why there may be more: the other family's resolution failed. None: these are all.
+    pub unknown: Option<Failure>,
+}
+
 /// Resolves the names of targets.
 pub struct Resolver {
     system: System,
@@ -70,6 +79,14 @@ impl Trouble {
         }
     }
 
+    /// What failed; none where the answer was clear.
+    fn failure(self) -> Option<Failure> {
+        match self {
+            Self::NoSuchName | Self::NoAddress => None,
+            Self::Failed(failure) => Some(failure),
+        }
+    }
+
     fn graver(self, other: Self) -> Self {
         if other.gravity() > self.gravity() { other } else { self }
     }
@@ -92,18 +109,20 @@ impl Resolver {
     /// the check names its own resolver and the gate forbids it; LOCAL_NETWORK where this machine has no resolver or no route to it.
     pub async fn first_address(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<IpAddr, Failure> {
         let addresses = self.lookup(host, options, gate, deadline, false).await?;
-        addresses.first().copied().ok_or_else(|| Failure::internal(format!("resolve {host}: an answer without an address")))
+        addresses.found.first().copied().ok_or_else(|| Failure::internal(format!("resolve {host}: an answer without an address")))
     }
 
-    /// All addresses of the host that fit the options' family, IPv4 first, each once. Fails as [`first_address`](Self::first_address).
-    pub async fn addresses(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
+    /// All addresses of the host that fit the options' family. Fails as [`first_address`](Self::first_address); where both families count
+    /// and one of them gives addresses, that the other fails is told beside them.
+    pub async fn addresses(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<Addresses, Failure> {
         self.lookup(host, options, gate, deadline, true).await
     }
 
-    async fn lookup(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant, all: bool) -> Result<Vec<IpAddr>, Failure> {
+    async fn lookup(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant, all: bool) -> Result<Addresses, Failure> {
         let family = options.family;
+        let these = |found| Ok(Addresses { found, unknown: None });
         let text = match host {
-            Host::Address(address) if fits(*address, family) => return Ok(vec![*address]),
+            Host::Address(address) if fits(*address, family) => return these(vec![*address]),
             Host::Address(address) => return Err(not_resolved(format!("{address} is not {}", family_name(family)))),
             Host::Name(text) => text,
         };
@@ -117,16 +136,16 @@ impl Resolver {
             Some(server) => {
                 permit(gate, server.ip(), Some(server.port()))?;
                 if let Some(found) = localhost(&name, family) {
-                    return Ok(found);
+                    return these(found);
                 }
                 Settings::of_server(server)
             }
             None => {
                 if let Some(found) = self.system.hosts().and_then(|hosts| in_hosts(&hosts, &name, family)) {
-                    return Ok(found);
+                    return these(found);
                 }
                 if let Some(found) = localhost(&name, family) {
-                    return Ok(found);
+                    return these(found);
                 }
                 let settings = self.system.settings();
                 let settings =
@@ -141,7 +160,7 @@ impl Resolver {
         let mut trouble = Trouble::NoSuchName;
         for candidate in settings.candidates(&name) {
             match self.of_family(&candidate, family, &plan, all).await {
-                Ok(found) => return Ok(found),
+                Ok((found, silence)) => return Ok(Addresses { found, unknown: silence.map(|failure| blame(text, failure)) }),
                 // No other spelling makes a silent or absent resolver answer.
                 Err(Trouble::Failed(failure)) if failure.reason != Reason::UnexpectedAnswer => {
                     trouble = Trouble::Failed(failure);
@@ -160,18 +179,19 @@ impl Resolver {
         })
     }
 
-    /// The addresses of one name. Where both families count they are asked at the same time, and one may fail if the other answers.
-    async fn of_family(&self, name: &Name, family: Family, plan: &Plan<'_>, all: bool) -> Result<Vec<IpAddr>, Trouble> {
+    /// The addresses of one name. Where both families count they are asked at the same time, and one may fail if the other answers; then
+    /// its failure comes with the addresses of the other.
+    async fn of_family(&self, name: &Name, family: Family, plan: &Plan<'_>, all: bool) -> Result<(Vec<IpAddr>, Option<Failure>), Trouble> {
         match family {
-            Family::V4 => return self.of_type(name, A, plan).await,
-            Family::V6 => return self.of_type(name, AAAA, plan).await,
+            Family::V4 => return self.of_type(name, A, plan).await.map(|found| (found, None)),
+            Family::V6 => return self.of_type(name, AAAA, plan).await.map(|found| (found, None)),
             Family::Any => {}
         }
         let mut a = pin!(self.of_type(name, A, plan));
         let mut aaaa = pin!(self.of_type(name, AAAA, plan));
         let (v4, v6) = tokio::select! {
             v4 = &mut a => match v4 {
-                Ok(v4) if !all => return Ok(v4),
+                Ok(v4) if !all => return Ok((v4, None)),
                 v4 => {
                     // Half of the time for one family that does not answer leaves the other half for the probe itself.
                     let patience = if v4.is_ok() { halfway(plan.end) } else { plan.end };
@@ -184,8 +204,9 @@ impl Resolver {
             }
         };
         match (v4, v6) {
-            (Some(Ok(v4)), Some(Ok(v6))) => Ok(if all { [v4, v6].concat() } else { v4 }),
-            (Some(Ok(found)), _) | (_, Some(Ok(found))) => Ok(found),
+            (Some(Ok(v4)), Some(Ok(v6))) => Ok((if all { [v4, v6].concat() } else { v4 }, None)),
+            (Some(Ok(found)), Some(Err(other))) | (Some(Err(other)), Some(Ok(found))) => Ok((found, other.failure())),
+            (Some(Ok(found)), None) | (None, Some(Ok(found))) => Ok((found, silent(plan).failure())),
             (Some(Err(v4)), Some(Err(v6))) => Err(v4.graver(v6)),
             (Some(Err(trouble)), None) | (None, Some(Err(trouble))) => Err(trouble.graver(silent(plan))),
             (None, None) => Err(silent(plan)),
@@ -309,7 +330,11 @@ fn in_hosts(hosts: &hickory_resolver::Hosts, name: &Name, family: Family) -> Opt
     let mut found = Vec::new();
     for record_type in [RecordType::A, RecordType::AAAA] {
         if let Some(lookup) = hosts.lookup_static_host(&Query::query(name.to_lowercase(), record_type)) {
-            found.extend(lookup.answers().iter().filter_map(|record| record.data.ip_addr()).filter(|address| fits(*address, family)));
+            for address in lookup.answers().iter().filter_map(|record| record.data.ip_addr()) {
+                if fits(address, family) && !found.contains(&address) {
+                    found.push(address);
+                }
+            }
         }
     }
     (!found.is_empty()).then_some(found)
