@@ -100,6 +100,10 @@ impl Probe for Dns {
         })
     }
 
+    fn is_light(&self) -> bool {
+        !matches!(self.transport, Transport::Tls(_))
+    }
+
     fn target(&self) -> String {
         let server =
             if self.port == self.transport.default_port() { self.server.to_string() } else { format!("{}:{}", self.server, self.port) };

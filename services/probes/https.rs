@@ -20,6 +20,10 @@ impl Probe for Https {
         Ok(Self(Http::parse_as("https", spec)?))
     }
 
+    fn is_light(&self) -> bool {
+        false
+    }
+
     fn target(&self) -> String {
         self.0.target()
     }

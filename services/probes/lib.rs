@@ -48,6 +48,11 @@ pub trait Probe: Sized + Send + Sync {
     /// The host of the target: whose addresses are probed.
     fn host(&self) -> &Host;
 
+    /// Whether a run only waits for the network, without computing much between: then many of them may share a task. TLS computes.
+    fn is_light(&self) -> bool {
+        true
+    }
+
     /// Runs once. The caller ends it at the deadline wherever it stalls; a kind that has something better to say than "timed out"
     /// ends itself by [`Run::deadline`]. Returns the sentence of a run that passed.
     fn run(&self, run: &mut Run<'_, Self::Report>) -> impl Future<Output = Result<String, Failure>> + Send;
@@ -84,6 +89,12 @@ macro_rules! kinds {
                             .map_err(|invalid| Invalid::new(format!("{}.{}", $name, invalid.field), invalid.problem))?;
                         Ok((Self::$variant(Box::new(plan)), options))
                     })*
+                }
+            }
+
+            fn is_light(&self) -> bool {
+                match self {
+                    $(Self::$variant(plan) => plan.is_light(),)*
                 }
             }
 
@@ -136,6 +147,11 @@ impl Plan {
     /// The target as the check names it, without credentials.
     pub fn target(&self) -> String {
         self.kind.target()
+    }
+
+    /// Whether a run only waits for the network, without computing much between: then many of them may share a task.
+    pub fn is_light(&self) -> bool {
+        self.kind.is_light()
     }
 
     /// How long a run may take.

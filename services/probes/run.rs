@@ -85,6 +85,8 @@ pub struct Run<'w, R> {
     pub latency: Option<(Duration, TimingSource)>,
     /// What was seen so far.
     pub report: R,
+    /// The part of Vantage that has to say before the deadline what became of the run: if it does not, the fault is ours.
+    pub owed_by: Option<&'static str>,
 }
 
 impl<R> Run<'_, R> {
@@ -143,11 +145,27 @@ pub(crate) async fn conduct<P: Probe>(
     wrap: fn(P::Report) -> Report,
 ) -> Sight {
     let watch = Stopwatch::start(stopwatch::now());
-    let mut run =
-        Run { world, options, deadline, watch, pinned, home: probe.host(), address: None, latency: None, report: P::Report::default() };
+    let mut run = Run {
+        world,
+        options,
+        deadline,
+        watch,
+        pinned,
+        home: probe.host(),
+        address: None,
+        latency: None,
+        report: P::Report::default(),
+        owed_by: None,
+    };
     let verdict = match tokio::time::timeout_at(deadline, probe.run(&mut run)).await {
         Ok(verdict) => verdict,
-        Err(_) => Err(overdue(run.watch.phase(), run.address, &probe.target(), options)),
+        Err(_) => Err(match run.owed_by {
+            Some(part) => {
+                let sentence = format!("{}: {part} was too busy to say in time what became of it", probe.target());
+                Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence)
+            }
+            None => overdue(run.watch.phase(), run.address, &probe.target(), options),
+        }),
     };
     let Run { watch, address, latency, report, .. } = run;
     let (duration, phases) = watch.stop(stopwatch::now());

@@ -46,6 +46,10 @@ impl Probe for Tcp {
         })
     }
 
+    fn is_light(&self) -> bool {
+        self.tls.is_none() && self.steps.is_empty()
+    }
+
     fn target(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }

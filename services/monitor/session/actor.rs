@@ -71,7 +71,7 @@ struct Actor {
     address: String,
     presence: Presence,
     away_since: Instant,
-    shared: Shared,
+    shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
     core: Core,
     answer: mpsc::UnboundedSender<Answer>,
@@ -122,7 +122,7 @@ impl Actor {
             address,
             presence: Presence { connected: false, since: now.wall },
             away_since: now.monotonic,
-            shared,
+            shared: Arc::new(shared),
             commands,
             core,
             answer,
@@ -320,9 +320,9 @@ impl Actor {
         while self.core.has_ready() {
             let Some(stream) = &self.stream else { break };
             let Ok(room) = stream.results.try_reserve() else { break };
-            let Some(record) = self.core.send() else { break };
+            let Some((record, length)) = self.core.send() else { break };
             self.core.tally.sent_results += 1;
-            self.core.tally.sent_bytes += record.encoded_len() as u64;
+            self.core.tally.sent_bytes += length as u64;
             room.send(Ok(record));
         }
         self.finish_half_closed();

@@ -83,6 +83,10 @@ impl Probe for Http {
         Self::parse_as("http", spec)
     }
 
+    fn is_light(&self) -> bool {
+        false
+    }
+
     fn target(&self) -> String {
         self.url.to_string()
     }
