@@ -16,11 +16,14 @@ use crate::{
     failure::{Failure, Moment},
     net::{
         errqueue::{self, Origin, SocketError},
-        icmp::{Answer, BATCH, EchoSocket, Manner, random, set_hop_limit},
+        icmp::{Answer, BATCH, EchoSocket, random, set_hop_limit},
         stamp::{self, Reading},
         stamped::{Arrival, Stamped},
     },
-    wire::icmp::Version,
+    wire::{
+        extension::{self, Label},
+        icmp::Version,
+    },
 };
 
 /// Something that came back.
@@ -34,6 +37,16 @@ pub(super) struct Heard {
     pub(super) round_trip: Option<(Duration, TimingSource)>,
     /// The ICMP error it is. None: the target answered in the protocol's own way.
     pub(super) error: Option<SocketError>,
+}
+
+impl Heard {
+    /// The label stack that the error carries. `header` is how much of what it quotes the kernel keeps for itself behind the IP header:
+    /// UDP's.
+    pub(super) fn labels(&self, header: usize) -> Vec<Label> {
+        let Some(error) = &self.error else { return Vec::new() };
+        let ip = if error.origin == Origin::Icmp(Version::V6) { 40 } else { 20 };
+        extension::labels(&error.quote, ip + header, error.extension_at)
+    }
 }
 
 /// The sockets of a trace.
@@ -50,7 +63,7 @@ impl Flight {
     /// Echo requests to `target`.
     pub(super) fn echo(target: IpAddr, source: Option<IpAddr>) -> Result<Self, Failure> {
         let filling = Filling { cookie: random()? };
-        Ok(Self::Echo(EchoSocket::open(target, source, Manner::default(), filling.payload(0).len())?, filling))
+        Ok(Self::Echo(EchoSocket::for_path(target, source, filling.payload(0).len())?, filling))
     }
 
     /// UDP datagrams to one port.
@@ -67,9 +80,18 @@ impl Flight {
         Ok(Self::Udp(Box::new(socket), target))
     }
 
-    /// TCP SYNs to one port.
-    pub(super) fn tcp(target: SocketAddr, source: Option<IpAddr>) -> Self {
-        Self::Tcp(Syns { target, source, ports: Vec::new(), open: Vec::new(), count: 0 })
+    /// TCP SYNs to one port, each given up after `patience`.
+    pub(super) fn tcp(target: SocketAddr, source: Option<IpAddr>, patience: Duration) -> Self {
+        Self::Tcp(Syns { target, source, patience, ports: Vec::new(), open: Vec::new(), count: 0 })
+    }
+
+    /// The socket, as the contract names it: "datagram" or "raw" for echo requests; "error_queue" where errors come through that, and no
+    /// privilege is needed.
+    pub(super) fn style(&self) -> &'static str {
+        match self {
+            Self::Echo(socket, _) => socket.style(),
+            Self::Udp(..) | Self::Tcp(_) => "error_queue",
+        }
     }
 
     /// Sends the next packet. `attempt` says which of the packets with the same hop limit it is.
@@ -174,10 +196,12 @@ fn receive_udp(socket: &mut Stamped, target: IpAddr, only: Option<u16>) -> io::R
 }
 
 /// TCP SYNs, a socket each: the kernel takes one connection at a time from one port to another. So attempt `n` of all hops has a port of its
-/// own, on which one SYN after the other goes out; the connection is reset as soon as it stands.
+/// own, on which one SYN after the other goes out; the connection is reset as soon as it stands. Where a hop keeps silent, its SYN keeps
+/// the port, and the next hops get another one.
 pub(super) struct Syns {
     target: SocketAddr,
     source: Option<IpAddr>,
+    patience: Duration,
     /// The local address of each attempt.
     ports: Vec<Option<SocketAddr>>,
     open: Vec<Syn>,
@@ -206,13 +230,13 @@ enum State {
 
 impl Syns {
     fn send(&mut self, hop_limit: u8, attempt: u8) -> io::Result<()> {
-        // What this port was waiting for is overdue: a port has one connection.
-        self.open.retain(|syn| syn.attempt != attempt);
+        let now = Reading::now().monotonic;
+        self.open.retain(|syn| syn.left.monotonic + self.patience > now);
         let lane = usize::from(attempt);
         if self.ports.len() <= lane {
             self.ports.resize(lane + 1, None);
         }
-        let known = self.ports.get(lane).copied().flatten();
+        let known = self.ports.get(lane).copied().flatten().filter(|_| self.open.iter().all(|syn| syn.attempt != attempt));
         let syn = match self.connect(hop_limit, attempt, known) {
             // Somebody else took the port in between.
             Err(error)
