@@ -3,7 +3,7 @@
 //! Hops are probed concurrently, in a window that begins with the first one that neither has answered nor has been silent for a while (the
 //! [hold](Trace::hold), a tenth of the patience at most). A first packet goes to each hop of the window; the others follow when it was
 //! answered or the hold is over. So silent hops, however many, are waited for at the same time, and a target that answers soon gets few
-//! packets too many: systems limit the errors that they send, Linux to six in a burst.
+//! packets too many.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -12,8 +12,9 @@ use vantage_contract::v1::TimingSource;
 
 use crate::{net::errqueue::SocketError, wire::extension::Label};
 
-/// How many hops are probed at once. What is sent beyond the target is wasted on it, so it is not more.
-const WINDOW: usize = 6;
+/// How many hops are probed before the first of them has answered. All of them may be beyond the target, and are answered by it then: with
+/// three attempts that makes six answers, which is what Linux sends in a burst of the errors by which a target answers UDP.
+const WINDOW: usize = 4;
 /// From one packet to the next with the same hop limit, at the most: routers limit the errors they send.
 const PACE: Duration = Duration::from_millis(10);
 
