@@ -101,6 +101,7 @@ impl Probe for Traceroute {
             Method::Icmp => None,
             Method::Udp(port) | Method::Tcp(port) => Some(port),
         };
+        run.enter(Phase::Resolve);
         if let (true, Some(server)) = (self.hop_names, run.options.resolver) {
             run.permit(server.ip(), Some(server.port()))?;
         }

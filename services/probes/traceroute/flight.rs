@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt},
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{io::Interest, net::TcpStream};
 use vantage_contract::v1::TimingSource;
@@ -19,6 +22,7 @@ use crate::{
         icmp::{Answer, BATCH, EchoSocket, random, set_hop_limit},
         stamp::{self, Reading},
         stamped::{Arrival, Stamped},
+        tcp::kernel_round_trip,
     },
     wire::{
         extension::{self, Label},
@@ -259,6 +263,8 @@ impl Syns {
         let socket = Socket::new(Domain::for_address(self.target), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
         errqueue::enable(&socket, self.target.ip())?;
         set_hop_limit(&socket, Version::of(self.target.ip()), hop_limit)?;
+        // Without stamps of errors the process's own count.
+        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         // Closing resets: no trace stays behind, here or there.
         socket.set_linger(Some(Duration::ZERO))?;
         let any = if self.target.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -299,8 +305,8 @@ impl Syns {
                 State::Silent => drop(self.open.swap_remove(index)),
                 State::Said((from, error)) => {
                     let syn = self.open.swap_remove(index);
-                    let round_trip = stamp::round_trip(&syn.left, None, &Reading::now(), None);
-                    return Some(Heard { number: Some(syn.number), from, round_trip: Some(round_trip), error });
+                    let round_trip = Some(syn.round_trip(error.as_ref()));
+                    return Some(Heard { number: Some(syn.number), from, round_trip, error });
                 }
             }
         }
@@ -309,6 +315,15 @@ impl Syns {
 }
 
 impl Syn {
+    /// The kernel stamps errors when they arrive, and measures from a SYN to its SYN-ACK; a reset it only tells.
+    fn round_trip(&self, error: Option<&SocketError>) -> (Duration, TimingSource) {
+        let seen = stamp::round_trip(&self.left, None, &Reading::now(), error.and_then(|error| error.arrived));
+        match kernel_round_trip(&self.stream).filter(|taken| error.is_none() && *taken <= seen.0) {
+            Some(taken) => (taken, TimingSource::Kernel),
+            None => seen,
+        }
+    }
+
     fn state(&mut self, target: IpAddr) -> State {
         if let Some(said) = self.early.take() {
             return State::Said(said);
