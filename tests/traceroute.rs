@@ -98,6 +98,11 @@ impl Gate for NoPort {
     }
 }
 
+/// Every method to each address of the target.
+fn everyway(row: &Row) -> Vec<(String, TracerouteMethod)> {
+    row.target().iter().flat_map(|target| METHODS.map(|method| (target.clone(), method))).collect()
+}
+
 fn allow_datagram(row: &Row) {
     row.inside(0, async || std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap());
 }
@@ -162,8 +167,8 @@ fn a_silent_hop_is_present_and_empty_and_waited_for_once() {
         // The wait that is needed is two seconds; the machine may be busy otherwise, but not for a fifth of it.
         let wait = Duration::from_secs(2);
         let attempt_timeout = prost_types::Duration::try_from(wait).ok();
-        let all = METHODS.into_iter().flat_map(|method| row.target().map(|target| (target, method)));
-        let specs = all.map(|(target, method)| TracerouteProbe { attempts: 3, attempt_timeout, ..trace(&target, method) });
+        let specs =
+            everyway(&row).into_iter().map(|(target, method)| TracerouteProbe { attempts: 3, attempt_timeout, ..trace(&target, method) });
         for (spec, sight, report) in traces_in(&row, specs.collect()) {
             assert_eq!(verdict(&sight), PASSED, "{sight:?}");
             let mut hops = hops_to(&spec.host, 5);
@@ -180,12 +185,17 @@ fn a_silent_hop_is_present_and_empty_and_waited_for_once() {
 fn a_silent_target_times_out_with_the_hops_known_so_far() {
     let Some(row) = Row::of(4) else { return };
     row.exec(3, "iptables -A INPUT -j DROP");
-    for method in METHODS {
-        let (sight, report) = trace_in(&row, trace("10.9.2.2", method));
+    // All but what finds neighbours.
+    for what in ["udp", "tcp", "icmpv6 --icmpv6-type echo-request"] {
+        row.exec(3, &format!("ip6tables -A INPUT -p {what} -j DROP"));
+    }
+    for (target, method) in everyway(&row) {
+        let (sight, report) = trace_in(&row, trace(&target, method));
         assert_eq!(verdict(&sight), (Outcome::Failed, Reason::TimedOut, Attribution::Target), "{method:?} {sight:?}");
         assert_eq!((report.reached, report.hop_count, report.hops.len()), (false, 2, 10), "{method:?} {report:?}");
-        assert_eq!(path(&report.hops[..3]), ["10.9.0.2", "10.9.1.2", "*"]);
-        assert!(sight.summary.contains("10.9.1.2 at hop 2"), "{}", sight.summary);
+        let hops = hops_to(&target, 4);
+        assert_eq!(path(&report.hops[..3]), [hops[0].as_str(), &hops[1], "*"]);
+        assert!(sight.summary.contains(&format!("{} at hop 2", hops[1])), "{}", sight.summary);
     }
     // The timeout comes before the largest hop limit.
     let slow =
@@ -224,21 +234,23 @@ fn a_routing_loop_ends_and_is_told() {
     let Some(row) = Row::of(5) else { return };
     // Node 2 sends what is for the target back to node 1.
     row.exec(2, "ip route add 10.9.3.0/24 via 10.9.1.1");
-    for method in METHODS {
-        let (sight, report) = trace_in(&row, trace("10.9.3.2", method));
+    row.exec(2, "ip route add fd09:3::/64 via fd09:1::1");
+    for (target, method) in everyway(&row) {
+        let (sight, report) = trace_in(&row, trace(&target, method));
         assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Unreachable, Attribution::Path), "{method:?} {sight:?}");
         assert_eq!(report.hops.len(), 10, "it ends with the largest hop limit");
-        assert!(sight.summary.contains("10.9.0.2 at hops 1") || sight.summary.contains("10.9.1.2 at hops 2, 4"), "{}", sight.summary);
+        let told = [format!("{} at hops 1", hops_to(&target, 5)[0]), format!("{} at hops 2, 4", hops_to(&target, 5)[1])];
+        assert!(told.iter().any(|told| sight.summary.contains(told)), "{}", sight.summary);
     }
 }
 
 #[test]
 fn a_target_beyond_the_largest_hop_limit_is_not_reached() {
     let Some(row) = Row::of(5) else { return };
-    for method in METHODS {
-        let (sight, report) = trace_in(&row, TracerouteProbe { max_hops: 2, ..trace("10.9.3.2", method) });
+    for (target, method) in everyway(&row) {
+        let (sight, report) = trace_in(&row, TracerouteProbe { max_hops: 2, ..trace(&target, method) });
         assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Unreachable, Attribution::Path), "{method:?} {sight:?}");
-        assert_eq!(path(&report.hops), ["10.9.0.2", "10.9.1.2"]);
+        assert_eq!(path(&report.hops), hops_to(&target, 5)[..2]);
         assert!(sight.summary.contains("not reached within 2 hops"), "{}", sight.summary);
     }
 }
@@ -246,9 +258,11 @@ fn a_target_beyond_the_largest_hop_limit_is_not_reached() {
 #[test]
 fn a_router_that_answers_one_in_two_shows_loss_at_its_hop_alone() {
     let Some(row) = Row::of(5) else { return };
-    row.exec(2, "iptables -A OUTPUT -p icmp --icmp-type time-exceeded -m statistic --mode nth --every 2 --packet 0 -j DROP");
-    for method in METHODS {
-        let (sight, report) = trace_in(&row, TracerouteProbe { attempts: 4, ..trace("10.9.3.2", method) });
+    for rule in ["iptables -A OUTPUT -p icmp --icmp-type", "ip6tables -A OUTPUT -p icmpv6 --icmpv6-type"] {
+        row.exec(2, &format!("{rule} time-exceeded -m statistic --mode nth --every 2 --packet 0 -j DROP"));
+    }
+    for (target, method) in everyway(&row) {
+        let (sight, report) = trace_in(&row, TracerouteProbe { attempts: 4, ..trace(&target, method) });
         assert_eq!(verdict(&sight), PASSED, "{method:?} {sight:?}");
         assert_eq!(report.hops.iter().map(|hop| hop.answered_count).collect::<Vec<_>>(), [4, 2, 4, 4], "{method:?} {report:?}");
     }
@@ -265,6 +279,19 @@ fn a_target_that_refuses_the_port_has_answered() {
     row.exec(2, "iptables -A INPUT -p udp -j REJECT --reject-with icmp-admin-prohibited");
     let (sight, _) = trace_in(&row, trace("10.9.1.2", TracerouteMethod::Udp));
     assert_eq!(verdict(&sight), (Outcome::Failed, Reason::Prohibited, Attribution::Target), "{sight:?}");
+}
+
+#[test]
+fn systems_that_limit_their_errors_as_linux_does_by_itself_answer_every_datagram_that_counts() {
+    let Some(row) = Row::of(5) else { return };
+    for node in 1..5 {
+        row.exec(node, "sysctl -qw net.ipv4.icmp_ratelimit=1000 net.ipv6.icmp.ratelimit=1000");
+    }
+    for target in row.target() {
+        let (sight, report) = trace_in(&row, TracerouteProbe { attempts: 3, ..trace(&target, TracerouteMethod::Udp) });
+        assert_eq!(verdict(&sight), PASSED, "{sight:?}");
+        assert!(report.hops.iter().all(|hop| (hop.sent_count, hop.answered_count) == (3, 3)), "{sight:?}");
+    }
 }
 
 #[test]
@@ -292,13 +319,11 @@ fn routers_of_a_tunnel_tell_their_labels_to_every_method() {
             allow_datagram(&row);
         }
         let _tunnel = Tunnel::at(&row, 2, told);
-        for target in row.target() {
-            for method in METHODS {
-                let (sight, report) = trace_in(&row, trace(&target, method));
-                assert_eq!((verdict(&sight), path(&report.hops)), (PASSED, hops_to(&target, 5)), "{method:?} {sight:?}");
-                let stack = vec![(16001, 5, false, 1), (299_776, 0, true, 1)];
-                assert_eq!(report.hops.iter().map(labels).collect::<Vec<_>>(), [vec![], stack, vec![], vec![]], "{socket} {method:?}");
-            }
+        for (target, method) in everyway(&row) {
+            let (sight, report) = trace_in(&row, trace(&target, method));
+            assert_eq!((verdict(&sight), path(&report.hops)), (PASSED, hops_to(&target, 5)), "{method:?} {sight:?}");
+            let stack = vec![(16001, 5, false, 1), (299_776, 0, true, 1)];
+            assert_eq!(report.hops.iter().map(labels).collect::<Vec<_>>(), [vec![], stack, vec![], vec![]], "{socket} {method:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which packet of a trace goes next, and when it is over: pure, told the time.
 //!
 //! Hops are probed concurrently, in a window that begins with the first one that neither has answered nor has been silent for a while (the
-//! [hold](Trace::hold), a tenth of the patience at most). A first packet goes to each hop of the window; the others follow when it was
+//! hold, a tenth of the patience at most). A first packet goes to each hop of the window; the others follow when it was
 //! answered or the hold is over. So silent hops, however many, are waited for at the same time, and a target that answers soon gets few
 //! packets too many.
 
