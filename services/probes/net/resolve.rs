@@ -163,31 +163,6 @@ impl Resolver {
         })
     }
 
-    /// The name of an address (PTR), as the hosts file has it or a server says until `end`: the check's own server where it has one, for
-    /// which the caller asks the gate. None where it has no name. Fails where nobody says the one or the other.
-    pub(crate) async fn name_of(&self, address: IpAddr, server: Option<SocketAddr>, end: Instant) -> Result<Option<Name>, Failure> {
-        let question = Question { name: Name::from(address), record_type: PTR, class: IN };
-        let settings = match server {
-            Some(server) => Settings::of_server(server),
-            None => {
-                if let Some(found) = self.system.hosts().and_then(|hosts| name_in_hosts(&hosts, &question.name)) {
-                    return Ok(Some(found));
-                }
-                let settings = self.system.settings();
-                (*settings.map_err(|why| Failure::new(Reason::LocalNetwork, Attribution::Vantage, why))?).clone()
-            }
-        };
-        let tries = settings.servers.len() * settings.attempts;
-        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
-        let gap = settings.timeout.min(end.saturating_duration_since(stopwatch::now()) / share);
-        let plan = Plan { servers: &settings.servers, gap, tries, edns_size: settings.edns_size, end };
-        match self.settle(&question, &plan).await {
-            Ok(answer) => Ok(answer.pointer_of(&question.name)),
-            Err(Trouble::NoSuchName | Trouble::NoAddress) => Ok(None),
-            Err(Trouble::Failed(failure)) => Err(failure),
-        }
-    }
-
     /// The addresses of one name. Where both families count they are asked at the same time, and one may fail if the other answers.
     async fn of_family(&self, name: &Name, family: Family, plan: &Plan<'_>, all: bool) -> Result<Vec<IpAddr>, Trouble> {
         match family {
@@ -258,6 +233,31 @@ impl Resolver {
                 Err(_) if wake == plan.end => return Err(trouble.map_or_else(|| silent(plan), Trouble::Failed)),
                 Err(_) => {}
             }
+        }
+    }
+
+    /// The name of an address (PTR), as the hosts file has it or a server says until `end`: the check's own server where it has one, for
+    /// which the caller asks the gate. None where it has no name. Fails where nobody says the one or the other.
+    pub(crate) async fn name_of(&self, address: IpAddr, server: Option<SocketAddr>, end: Instant) -> Result<Option<Name>, Failure> {
+        let question = Question { name: Name::from(address), record_type: PTR, class: IN };
+        let settings = match server {
+            Some(server) => Settings::of_server(server),
+            None => {
+                if let Some(found) = self.system.hosts().and_then(|hosts| name_in_hosts(&hosts, &question.name)) {
+                    return Ok(Some(found));
+                }
+                let settings = self.system.settings();
+                (*settings.map_err(|why| Failure::new(Reason::LocalNetwork, Attribution::Vantage, why))?).clone()
+            }
+        };
+        let tries = settings.servers.len() * settings.attempts;
+        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
+        let gap = settings.timeout.min(end.saturating_duration_since(stopwatch::now()) / share);
+        let plan = Plan { servers: &settings.servers, gap, tries, edns_size: settings.edns_size, end };
+        match self.settle(&question, &plan).await {
+            Ok(answer) => Ok(answer.pointer_of(&question.name)),
+            Err(Trouble::NoSuchName | Trouble::NoAddress) => Ok(None),
+            Err(Trouble::Failed(failure)) => Err(failure),
         }
     }
 

@@ -16,7 +16,7 @@ fn a_result_tells_the_verdict_the_time_and_the_report() {
         answered_count: 1,
         min_round_trip: micros(150),
         requests: vec![
-            PingRequest { sequence: 0, round_trip: micros(150), ..PingRequest::default() },
+            PingRequest { sequence: 0, round_trip: micros(150), timing: 3 },
             PingRequest { sequence: 1, ..PingRequest::default() },
         ],
         socket: "datagram".into(),
