@@ -14,4 +14,5 @@ pub(crate) mod relay;
 pub(crate) mod servers;
 pub(crate) mod stage;
 pub(crate) mod tls;
+pub(crate) mod tunnel;
 pub(crate) mod udp;

@@ -10,7 +10,10 @@ use std::{
 use nix::{
     errno::Errno,
     libc,
-    sys::socket::{setsockopt, sockopt::SetStruct},
+    sys::{
+        socket::{setsockopt, sockopt::SetStruct},
+        time::TimeSpec,
+    },
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
@@ -19,12 +22,13 @@ use vantage_contract::v1::{Attribution, Reason, TimingSource};
 use super::{
     capability,
     errqueue::{Origin, SocketError},
+    filter,
     stamped::{Arrival, Stamped},
 };
 use crate::{
     failure::{Failure, Moment},
     wire::{
-        icmp::{Echo, HEADER, Version},
+        icmp::{Echo, EchoError, HEADER, Version},
         ip::Ipv4,
     },
 };
@@ -41,6 +45,9 @@ nix::setsockopt_impl!(MtuDiscoverV6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER
 /// How many packets are taken before the caller looks at the clock: a flood must not hold a run beyond its end.
 pub(crate) const BATCH: usize = 64;
 
+/// How much of an error is read, as a packet: what RFC 4443 lets it have at the most.
+const LONGEST_ERROR: usize = 1280;
+
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Manner {
@@ -52,12 +59,14 @@ pub(crate) struct Manner {
     pub(crate) dscp: u8,
 }
 
-/// An echo socket of one run, connected to its target.
+/// An echo socket of one run, and of one target.
 pub(crate) struct EchoSocket {
     socket: Stamped,
     version: Version,
     target: IpAddr,
     raw: bool,
+    /// Whether errors come as packets and not through the error queue.
+    hears_errors: bool,
     /// Ours, on a raw socket; on a datagram socket the kernel has one and lets nothing else through.
     identifier: u16,
     buffer: Vec<u8>,
@@ -96,6 +105,27 @@ impl EchoSocket {
         Self::prepare(socket, raw, target, source, manner, payload_size)
     }
 
+    /// Opens one to probe the path to `target` with, as [`open`](Self::open) does. A raw one is not connected: what routers say is
+    /// heard among all that comes, by a filter, for the queue of errors of a raw socket has those of all the others, too.
+    pub(crate) fn for_path(target: IpAddr, source: Option<IpAddr>, payload_size: usize) -> Result<Self, Failure> {
+        let echo = Self::open(target, source, Manner::default(), payload_size)?;
+        if !echo.raw {
+            return Ok(echo);
+        }
+        let (version, identifier) = (echo.version, echo.identifier);
+        let open = || {
+            let socket = open(target, Type::RAW)?;
+            apply(&socket, version, Manner::default())?;
+            socket.attach_filter(&filter::about_requests_of(version, identifier))?;
+            if let Some(source) = source {
+                socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+            }
+            Stamped::unconnected(socket, target)
+        };
+        let socket = open().map_err(|error| Failure::of_io(format!("open an echo socket to {target}"), &error, Moment::AtOnce))?;
+        Ok(Self { socket, hears_errors: true, buffer: vec![0; LONGEST_ERROR], ..echo })
+    }
+
     fn prepare(socket: Socket, raw: bool, target: IpAddr, source: Option<IpAddr>, manner: Manner, size: usize) -> Result<Self, Failure> {
         let at_once = |act: String| move |error: io::Error| Failure::of_io(act, &error, Moment::AtOnce);
         let version = Version::of(target);
@@ -111,7 +141,7 @@ impl EchoSocket {
         socket.connect(&SockAddr::from(SocketAddr::new(target, 0))).map_err(at_once(format!("find a way to {target}")))?;
         let socket = Stamped::new(socket, target).map_err(at_once(options()))?;
         // One byte more than a right answer has, so that a longer one shows; a raw IPv4 socket hands over the IP header, too.
-        Ok(Self { socket, version, target, raw, identifier, buffer: vec![0; 60 + HEADER + size + 1] })
+        Ok(Self { socket, version, target, raw, hears_errors: false, identifier, buffer: vec![0; 60 + HEADER + size + 1] })
     }
 
     /// Whom it is connected to.
@@ -171,6 +201,11 @@ impl EchoSocket {
                         }
                         _ => (packet, hop_limit),
                     };
+                    if let Some(error) = self.heard(packet, from, arrived) {
+                        let sequence = Echo::parse(self.version, &error.quote).map(|quote| quote.sequence);
+                        let round_trip = sequence.and_then(|sequence| self.socket.round_trip(sequence, arrived));
+                        return Ok(Some(Answer::Error { sequence, round_trip, error }));
+                    }
                     let Some(echo) = Echo::parse(self.version, packet) else { continue };
                     let ours = echo.kind == self.version.echo_reply()
                         && from == Some(self.target)
@@ -197,6 +232,25 @@ impl EchoSocket {
             return Ok(Some(answer));
         }
         Ok(None)
+    }
+}
+
+impl EchoSocket {
+    /// The error about one of our requests that came as a packet.
+    fn heard(&self, packet: &[u8], from: Option<IpAddr>, arrived: Option<TimeSpec>) -> Option<SocketError> {
+        let error = EchoError::parse(self.version, packet).filter(|_| self.hears_errors)?;
+        let quoted = Echo::parse(self.version, error.quote)?;
+        (error.destination == self.target && quoted.identifier == self.identifier).then(|| SocketError {
+            origin: Origin::Icmp(self.version),
+            from: from.map(|from| from.to_canonical()),
+            kind: error.kind,
+            code: error.code,
+            errno: Errno::EHOSTUNREACH,
+            info: 0,
+            arrived,
+            quote: error.quote.to_vec(),
+            extension_at: error.extension_at,
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use vantage_contract::v1::{Attribution, Outcome, Reason};
 
 use super::{
     dns,
+    names::Names,
     settings::{Settings, System},
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     stopwatch,
     target::{Family, Gate, Host, Options},
     wire::{
-        dns::{A, AAAA, Answer, IN, Manner, Question},
+        dns::{A, AAAA, Answer, IN, Manner, PTR, Question},
         name, rdata,
     },
 };
@@ -46,6 +47,8 @@ pub struct Addresses {
 pub struct Resolver {
     system: System,
     sockets: Semaphore,
+    /// Names of addresses, which are no part of what is measured and may be kept.
+    pub(super) names: Names,
 }
 
 /// Where and how to ask.
@@ -100,7 +103,7 @@ impl Resolver {
 
     /// A resolver with settings and hosts from other files than the system's.
     pub fn with_files(resolv_conf: impl Into<PathBuf>, hosts: impl Into<PathBuf>) -> Self {
-        Self { system: System::new(resolv_conf.into(), hosts.into()), sockets: Semaphore::new(MAX_SOCKETS) }
+        Self { system: System::new(resolv_conf.into(), hosts.into()), sockets: Semaphore::new(MAX_SOCKETS), names: Names::new() }
     }
 
     /// The first address of the host that fits the options' family: IPv4 before IPv6 where both count.
@@ -213,10 +216,19 @@ impl Resolver {
         }
     }
 
-    /// The addresses of one name and one type: asks the servers in turn, again and again while there are tries left, and takes the first
-    /// answer that settles it, however late and from whomever.
+    /// The addresses of one name and one type.
     async fn of_type(&self, name: &Name, record_type: u16, plan: &Plan<'_>) -> Result<Vec<IpAddr>, Trouble> {
         let question = Question { name: name.clone(), record_type, class: IN };
+        let mut found = self.settle(&question, plan).await?.addresses_of(name);
+        found.retain(|address| address.is_ipv4() == (record_type == A));
+        let mut seen = std::collections::HashSet::new();
+        found.retain(|address| seen.insert(*address));
+        if found.is_empty() { Err(Trouble::NoAddress) } else { Ok(found) }
+    }
+
+    /// Asks the servers in turn, again and again while there are tries left, and takes the first answer that settles it, however late and
+    /// from whomever.
+    async fn settle(&self, question: &Question, plan: &Plan<'_>) -> Result<Answer, Trouble> {
         let mut asked = FuturesUnordered::new();
         let mut next_try = 0;
         let mut tick = stopwatch::now();
@@ -225,7 +237,7 @@ impl Resolver {
             if next_try < plan.tries {
                 let now = stopwatch::now();
                 if asked.is_empty() || now >= tick {
-                    asked.push(self.ask(plan.servers[next_try % plan.servers.len()], &question, plan));
+                    asked.push(self.ask(plan.servers[next_try % plan.servers.len()], question, plan));
                     next_try += 1;
                     tick = now + plan.gap;
                 }
@@ -234,16 +246,7 @@ impl Resolver {
             }
             let wake = if next_try < plan.tries { tick.min(plan.end) } else { plan.end };
             match tokio::time::timeout_at(wake, asked.next()).await {
-                Ok(Some(Ok(answer))) => match answer.rcode {
-                    0 => {
-                        let mut found = answer.addresses_of(name);
-                        found.retain(|address| address.is_ipv4() == (record_type == A));
-                        let mut seen = std::collections::HashSet::new();
-                        found.retain(|address| seen.insert(*address));
-                        return if found.is_empty() { Err(Trouble::NoAddress) } else { Ok(found) };
-                    }
-                    _ => return Err(Trouble::NoSuchName),
-                },
+                Ok(Some(Ok(answer))) => return if answer.rcode == 0 { Ok(answer) } else { Err(Trouble::NoSuchName) },
                 Ok(Some(Err(failure))) => {
                     trouble.get_or_insert(failure);
                 }
@@ -251,6 +254,31 @@ impl Resolver {
                 Err(_) if wake == plan.end => return Err(trouble.map_or_else(|| silent(plan), Trouble::Failed)),
                 Err(_) => {}
             }
+        }
+    }
+
+    /// The name of an address (PTR), as the hosts file has it or a server says until `end`: the check's own server where it has one, for
+    /// which the caller asks the gate. None where it has no name. Fails where nobody says the one or the other.
+    pub(crate) async fn name_of(&self, address: IpAddr, server: Option<SocketAddr>, end: Instant) -> Result<Option<Name>, Failure> {
+        let question = Question { name: Name::from(address), record_type: PTR, class: IN };
+        let settings = match server {
+            Some(server) => Settings::of_server(server),
+            None => {
+                if let Some(found) = self.system.hosts().and_then(|hosts| name_in_hosts(&hosts, &question.name)) {
+                    return Ok(Some(found));
+                }
+                let settings = self.system.settings();
+                (*settings.map_err(|why| Failure::new(Reason::LocalNetwork, Attribution::Vantage, why))?).clone()
+            }
+        };
+        let tries = settings.servers.len() * settings.attempts;
+        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
+        let gap = settings.timeout.min(end.saturating_duration_since(stopwatch::now()) / share);
+        let plan = Plan { servers: &settings.servers, gap, tries, edns_size: settings.edns_size, end };
+        match self.settle(&question, &plan).await {
+            Ok(answer) => Ok(answer.pointer_of(&question.name)),
+            Err(Trouble::NoSuchName | Trouble::NoAddress) => Ok(None),
+            Err(Trouble::Failed(failure)) => Err(failure),
         }
     }
 
@@ -322,6 +350,18 @@ fn localhost(name: &Name, family: Family) -> Option<Vec<IpAddr>> {
     }
     let both = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16])];
     Some(both.into_iter().filter(|address| fits(*address, family)).collect())
+}
+
+/// The name in the hosts file that belongs to a reverse name.
+fn name_in_hosts(hosts: &hickory_resolver::Hosts, reverse: &Name) -> Option<Name> {
+    use hickory_proto::{op::Query, rr::RData, rr::RecordType};
+    let lookup = hosts.lookup_static_host(&Query::query(reverse.clone(), RecordType::PTR))?;
+    let mut name = lookup.answers().iter().find_map(|record| match &record.data {
+        RData::PTR(name) => Some(name.0.clone()),
+        _ => None,
+    })?;
+    name.set_fqdn(true);
+    Some(name)
 }
 
 /// The addresses in the hosts file, IPv4 first; none where it does not have the name in this family.
