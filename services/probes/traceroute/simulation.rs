@@ -193,7 +193,7 @@ impl Path {
             ..TracerouteProbe::default()
         };
         let timeout = Duration::from_millis(self.ask.timeout_ms);
-        let options = Options { timeout, family: Default::default(), source: None, resolver: None };
+        let options = Options { timeout, family: Default::default(), source: None, resolver: None, selection: Default::default() };
         let probe = Traceroute::parse(&spec, &options).unwrap();
         let target = self.target.from[0];
 

@@ -303,6 +303,7 @@ fn extended(data: &[u8], quote: &[u8]) -> Option<Report> {
         errno: Errno::from_raw(i32::try_from(errno).unwrap_or_default()),
         info: u32::from_ne_bytes([i0, i1, i2, i3]),
         arrived: None,
+        extension_at: None,
         quote: if origin == libc::SO_EE_ORIGIN_TIMESTAMPING { Vec::new() } else { quote.to_vec() },
     };
     Some(Report { origin, data: u32::from_ne_bytes([d0, d1, d2, d3]), error })

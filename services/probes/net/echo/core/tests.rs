@@ -105,7 +105,7 @@ impl Bench {
     fn error(&mut self, to: IpAddr, sequence: u16, quote: &[u8]) {
         let from = Some(IpAddr::from([10, 0, 0, 1]));
         let (origin, errno) = (Origin::Icmp(Version::V4), Errno::EHOSTUNREACH);
-        let error = SocketError { origin, from, kind: 3, code: 1, errno, info: 0, arrived: None, quote: Vec::new() };
+        let error = SocketError { origin, from, kind: 3, code: 1, errno, info: 0, arrived: None, extension_at: None, quote: Vec::new() };
         self.core.refused(0, Some(to), sequence, quote, error, self.start + self.now);
     }
 }
