@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::task::{Id, JoinError, JoinSet};
-use vantage_contract::v1::{Attribution, ProbeResult, Reason};
+use vantage_contract::v1::{Attribution, Outcome, ProbeResult, Reason};
 use vantage_probes::{Failure, Plan};
 
 use super::Shared;
@@ -128,7 +128,8 @@ async fn attempt(ticket: Ticket, shared: Shared, in_flight: Arc<AtomicU32>) -> E
         Ok(plan) => facts.ran(run, timing, plan.run(&shared.world).await),
         Err(failure) => facts.undone(run, timing, failure),
     };
-    Ended { order, record, started: Some((timing.lateness, facts.kind())) }
+    let started = (record.outcome() != Outcome::Skipped).then(|| (timing.lateness, facts.kind()));
+    Ended { order, record, started }
 }
 
 fn runnable<'t>(ticket: &'t Ticket, shared: &Shared) -> Result<&'t Plan, Failure> {
