@@ -209,7 +209,8 @@ async fn the_hosts_file_comes_first_and_missing_settings_are_ours() {
     let directory = tempfile::tempdir().unwrap();
     let hosts = directory.path().join("hosts");
     std::fs::write(&hosts, "# a comment\n127.0.0.1 Local.test other.test\n").unwrap();
-    let world = World { gate: Arc::new(OpenGate), resolver: Arc::new(Resolver::with_files(directory.path().join("resolv.conf"), hosts)) };
+    let resolver = Arc::new(Resolver::with_files(directory.path().join("resolv.conf"), hosts));
+    let world = World { gate: Arc::new(OpenGate), resolver, memory: Arc::default() };
     let system = |name| Probe { resolver: String::new(), ..named(name, echo.address.port(), echo.address) };
     run_in(&system("local.TEST"), &world).await.passed();
     let sight = run_in(&system("host.test"), &world).await;
@@ -227,8 +228,11 @@ fn the_systems_servers_are_asked_in_turn_and_with_the_search_domains() {
         let echo = echo().await;
         let directory = tempfile::tempdir().unwrap();
         let resolv_conf = directory.path().join("resolv.conf");
-        let world =
-            World { gate: Arc::new(OpenGate), resolver: Arc::new(Resolver::with_files(&resolv_conf, directory.path().join("hosts"))) };
+        let world = World {
+            gate: Arc::new(OpenGate),
+            resolver: Arc::new(Resolver::with_files(&resolv_conf, directory.path().join("hosts"))),
+            memory: Arc::default(),
+        };
         let failing = DnsServer::start_at("127.0.0.2:53", |asked| vec![bytes(&asked.refused_as(ResponseCode::ServFail))]).await;
         let _silent = UdpServer::start_at("127.0.0.3:53", |_, _| Vec::new()).await;
         let good = DnsServer::start_at("127.0.0.4:53", |asked| {

@@ -12,7 +12,8 @@ use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_res
 use crate::{
     Probe,
     failure::Failure,
-    net::resolve::Resolver,
+    net::{ports::Ports, resolve::Resolver},
+    ntp::holds::Holds,
     stopwatch::{self, Phase, Stopwatch},
     target::{Destination, Gate, Host, Options},
 };
@@ -24,12 +25,21 @@ pub struct World {
     pub gate: Arc<dyn Gate>,
     /// Resolves the names of targets.
     pub resolver: Arc<Resolver>,
+    /// What runs leave for later ones.
+    pub memory: Arc<Memory>,
+}
+
+/// What runs leave for later ones: servers that asked to be left alone, and which source ports were used.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub(crate) holds: Holds,
+    pub(crate) ports: Ports,
 }
 
 impl World {
     /// A world with this gate and the system's resolver settings.
     pub fn new(gate: Arc<dyn Gate>) -> Self {
-        Self { gate, resolver: Arc::new(Resolver::system()) }
+        Self { gate, resolver: Arc::new(Resolver::system()), memory: Arc::default() }
     }
 }
 

@@ -4,6 +4,7 @@ pub mod capability;
 pub(crate) mod dns;
 pub mod errqueue;
 pub(crate) mod icmp;
+pub(crate) mod ports;
 pub(crate) mod random;
 pub mod resolve;
 mod settings;
