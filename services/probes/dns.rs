@@ -184,7 +184,7 @@ impl Dns {
     /// question is as good as one to the last.
     async fn over_udp(&self, run: &mut Run<'_, DnsReport>, server: SocketAddr, attempts: u32) -> Result<Answer, Failure> {
         run.enter(Phase::Send);
-        let socket = Connected::open(server, run.options.source)?;
+        let mut socket = Connected::open(server, run.options.source)?;
         let mut asked: Vec<(u16, Reading)> = Vec::new();
         let gap = run.remaining() / attempts;
         let mut next_departure = stopwatch::now();
@@ -198,7 +198,7 @@ impl Dns {
                     }
                 };
                 let left = Reading::now();
-                socket.send(&self.question.encode(id, self.manner)).await?;
+                socket.send(&self.question.encode(id, self.manner))?;
                 asked.push((id, left));
                 run.report.sent_count += 1;
                 run.enter(Phase::Wait);
