@@ -186,7 +186,7 @@ impl Path {
         let method = format!("TRACEROUTE_METHOD_{}", self.ask.method.to_uppercase());
         let spec = TracerouteProbe {
             host: self.target.from[0].to_string(),
-            method: vantage_contract::v1::TracerouteMethod::from_str_name(&method).unwrap().into(),
+            method: v1::TracerouteMethod::from_str_name(&method).unwrap().into(),
             max_hops: self.ask.max_hops,
             attempts: self.ask.attempts,
             attempt_timeout: duration(self.ask.attempt_timeout_ms),
