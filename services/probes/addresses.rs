@@ -107,7 +107,8 @@ fn judge(required: Required, sights: &[Sight], unknown: Option<&Failure>) -> Jud
         .collect();
     let count = |outcome| parties.iter().filter(|party| party.outcome == outcome).count();
     let first = |outcome| parties.iter().find(|party| party.outcome == outcome);
-    let (passed, undetermined) = (count(Outcome::Passed), count(Outcome::Undetermined));
+    // An address that asked to be left alone says as little of itself as one that we could not ask.
+    let (passed, untold) = (count(Outcome::Passed), count(Outcome::Undetermined) + count(Outcome::Skipped));
     let (needed, asked) = match required {
         Required::Every => (parties.len(), "all".to_owned()),
         Required::AtLeast(needed) => (needed, needed.to_string()),
@@ -137,14 +138,14 @@ fn judge(required: Required, sights: &[Sight], unknown: Option<&Failure>) -> Jud
     }
     let culprit = if needed > parties.len() {
         parties.last()
-    } else if passed + undetermined >= needed {
-        first(Outcome::Undetermined)
+    } else if passed + untold >= needed {
+        first(Outcome::Undetermined).or_else(|| first(Outcome::Skipped))
     } else {
         first(Outcome::Failed)
     };
     match culprit {
         Some(party) => Judgement::of(Failure::new(party.reason, party.attribution, with(culprit))),
-        // Each of them passed, failed or is undetermined.
+        // Too few passed, so that one of the others is to be blamed.
         None => Judgement::of(Failure::internal(told)),
     }
 }

@@ -18,6 +18,9 @@ use crate::{
     target::{Destination, Gate, Host, Options},
 };
 
+/// Who notices a deadline so much later was not there when it passed. An ordinary delay is a few milliseconds.
+const OVERSLEPT: Duration = Duration::from_millis(50);
+
 /// What all runs of a process share.
 #[derive(Clone)]
 pub struct World {
@@ -177,8 +180,10 @@ pub(crate) async fn conduct<P: Probe>(
             None => overdue(run.watch.phase(), run.address, &probe.target(), options),
         }),
     };
+    let now = stopwatch::now();
+    let verdict = verdict.map_err(|failure| excuse(failure, now.saturating_duration_since(deadline)));
     let Run { watch, address, latency, report, .. } = run;
-    let (duration, phases) = watch.stop(stopwatch::now());
+    let (duration, phases) = watch.stop(now);
     let (outcome, reason, attribution, summary) = match verdict {
         Ok(summary) => (Outcome::Passed, Reason::Unspecified, Attribution::Unspecified, summary),
         Err(failure) => (failure.outcome(), failure.reason, failure.attribution, failure.sentence),
@@ -188,6 +193,16 @@ pub(crate) async fn conduct<P: Probe>(
     // Redirects may have led elsewhere since, but this is about the address it is for.
     let address = pinned.or(address);
     Sight { outcome, reason, attribution, summary, address, duration, phases, latency, report, addresses: Vec::new() }
+}
+
+/// Who sleeps over the deadline (stopped, or starved of processor time) can't blame the target for having been silent: the answer may lie in
+/// a socket that nobody read in time.
+fn excuse(failure: Failure, overslept: Duration) -> Failure {
+    if overslept < OVERSLEPT || !matches!(failure.reason, Reason::TimedOut | Reason::NameNotResolved | Reason::NoAnswer) {
+        return failure;
+    }
+    let sentence = format!("{}; but this monitor itself slept until {overslept:.1?} after the deadline", failure.sentence);
+    Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence)
 }
 
 /// What a deadline means depends on what was going on.
@@ -206,5 +221,21 @@ pub(crate) fn overdue(phase: Option<Phase>, address: Option<IpAddr>, target: &st
         Some(Phase::Send) => Failure::timed_out(format!("after {limit:?} sending to {whom}")),
         Some(Phase::Wait) => Failure::timed_out(format!("after {limit:?} waiting for the answer of {whom}")),
         Some(Phase::Transfer) => Failure::timed_out(format!("after {limit:?} in the middle of the answer of {whom}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_that_slept_over_the_deadline_does_not_blame_the_target() {
+        let silence = || Failure::timed_out("after 1s connecting to 192.0.2.1:80");
+        assert_eq!(excuse(silence(), Duration::from_millis(3)), silence());
+        let excused = excuse(silence(), Duration::from_millis(900));
+        assert_eq!((excused.reason, excused.attribution), (Reason::ResourceExhausted, Attribution::Vantage));
+        assert!(excused.sentence.ends_with("slept until 900.0ms after the deadline"), "{}", excused.sentence);
+        let refused = || Failure::target(Reason::Refused, "refused");
+        assert_eq!(excuse(refused(), Duration::from_millis(900)), refused(), "what was heard was heard");
     }
 }

@@ -6,7 +6,9 @@ use std::{fs, net::IpAddr, path::Path as File, time::Duration};
 use nix::errno::Errno;
 use serde::Deserialize;
 use tokio::time::Instant;
-use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, TracerouteHop, TracerouteProbe, TracerouteReport};
+use vantage_contract::v1::{
+    Attribution, Outcome, Reason, TimingSource, TracerouteHop, TracerouteMethod, TracerouteProbe, TracerouteReport,
+};
 
 use super::{
     Probe, Traceroute,
@@ -186,7 +188,7 @@ impl Path {
         let method = format!("TRACEROUTE_METHOD_{}", self.ask.method.to_uppercase());
         let spec = TracerouteProbe {
             host: self.target.from[0].to_string(),
-            method: vantage_contract::v1::TracerouteMethod::from_str_name(&method).unwrap().into(),
+            method: TracerouteMethod::from_str_name(&method).unwrap().into(),
             max_hops: self.ask.max_hops,
             attempts: self.ask.attempts,
             attempt_timeout: duration(self.ask.attempt_timeout_ms),
