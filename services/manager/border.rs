@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn result(round_trip: Duration) -> ProbeResult {
-        let requests = vec![PingRequest { sequence: 0, round_trip: Some(round_trip) }];
+        let requests = vec![PingRequest { sequence: 0, round_trip: Some(round_trip), ..PingRequest::default() }];
         ProbeResult {
             check_name: "a".into(),
             due_time: Some(Timestamp { seconds: 1, nanos: 0 }),

@@ -15,7 +15,10 @@ fn a_result_tells_the_verdict_the_time_and_the_report() {
         sent_count: 2,
         answered_count: 1,
         min_round_trip: micros(150),
-        requests: vec![PingRequest { sequence: 0, round_trip: micros(150) }, PingRequest { sequence: 1, round_trip: None }],
+        requests: vec![
+            PingRequest { sequence: 0, round_trip: micros(150), timing: 3 },
+            PingRequest { sequence: 1, ..PingRequest::default() },
+        ],
         socket: "datagram".into(),
         ..PingReport::default()
     };
@@ -64,7 +67,8 @@ report
 #[test]
 fn messages_within_lists_are_told_in_one_cell() {
     let error = IcmpError { from: "10.0.0.1".into(), r#type: 11, code: 0, meaning: "hop limit exceeded".into() };
-    let answer = TracerouteAnswer { address: "10.0.0.1".into(), round_trip: micros(900), error: Some(error) };
+    let answer =
+        TracerouteAnswer { address: "10.0.0.1".into(), round_trip: micros(900), error: Some(error), ..TracerouteAnswer::default() };
     let hops = vec![
         TracerouteHop { hop_limit: 1, sent_count: 3, answered_count: 1, answers: vec![answer] },
         TracerouteHop { hop_limit: 2, sent_count: 3, ..TracerouteHop::default() },
