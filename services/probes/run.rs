@@ -138,7 +138,7 @@ pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Option
 }
 
 /// What a deadline means depends on what was going on.
-fn overdue(phase: Option<Phase>, address: Option<IpAddr>, target: &str, options: &Options) -> Failure {
+pub(crate) fn overdue(phase: Option<Phase>, address: Option<IpAddr>, target: &str, options: &Options) -> Failure {
     let limit = options.timeout;
     let whom = address.map_or_else(|| target.to_owned(), |address| format!("{target} ({address})"));
     match phase {

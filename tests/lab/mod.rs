@@ -4,6 +4,7 @@ pub(crate) mod dns;
 pub(crate) mod echo;
 pub(crate) mod http;
 pub(crate) mod monitor;
+pub(crate) mod named;
 pub(crate) mod netns;
 pub(crate) mod ntp;
 pub(crate) mod place;

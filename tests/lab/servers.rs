@@ -114,7 +114,13 @@ impl Server {
         Self::start("chronyd", &["-4", "-x", "-d", "-U", "-u", "root", "-f", &file], folder, address, ntp_answers)
     }
 
-    fn start(program: &str, arguments: &[&str], folder: TempDir, address: SocketAddr, answers: fn(SocketAddr) -> bool) -> Option<Self> {
+    pub(super) fn start(
+        program: &str,
+        arguments: &[&str],
+        folder: TempDir,
+        address: SocketAddr,
+        answers: fn(SocketAddr) -> bool,
+    ) -> Option<Self> {
         let path = ["/usr/sbin", "/usr/bin"].map(|place| Path::new(place).join(program)).into_iter().find(|path| path.exists());
         let Some(path) = path else {
             privilege::skipped(&format!("{program} from Debian's packages"));
@@ -139,7 +145,7 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
     super::process::write(folder, name, text)
 }
 
-fn tcp_answers(address: SocketAddr) -> bool {
+pub(super) fn tcp_answers(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_ok()
 }
 

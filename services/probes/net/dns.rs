@@ -51,7 +51,7 @@ pub(crate) async fn ask(server: SocketAddr, question: &Question, manner: Manner)
         match Answer::decode(socket.receive().await?.bytes, id, question) {
             Ok(answer) if answer.truncated => return ask_over_tcp(server, question, manner).await,
             Ok(answer) => return Ok(answer),
-            Err(Refusal::Stranger) => {}
+            Err(Refusal::Stranger | Refusal::OtherCase) => {}
             Err(Refusal::Malformed(what)) => return Err(malformed(server, &what)),
         }
     }
@@ -64,7 +64,7 @@ async fn ask_over_tcp(server: SocketAddr, question: &Question, manner: Manner) -
     loop {
         match Answer::decode(read_message(&mut stream, server).await?, id, question) {
             Ok(answer) => return Ok(answer),
-            Err(Refusal::Stranger) => {}
+            Err(Refusal::Stranger | Refusal::OtherCase) => {}
             Err(Refusal::Malformed(what)) => return Err(malformed(server, &what)),
         }
     }

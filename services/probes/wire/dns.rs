@@ -13,7 +13,11 @@ pub const CNAME: u16 = 5;
 pub const SOA: u16 = 6;
 /// An IPv6 address (RFC 3596).
 pub const AAAA: u16 = 28;
+/// A name server (RFC 1035).
+pub const NS: u16 = 2;
 const OPT: u16 = 41;
+/// The EDNS option by which a server names itself (RFC 5001).
+const NSID: u16 = 3;
 /// The Internet.
 pub const IN: u16 = 1;
 
@@ -44,9 +48,31 @@ pub struct Manner {
     pub edns_size: Option<u16>,
     /// DO: DNSSEC records are welcome (RFC 3225). Needs EDNS.
     pub dnssec_ok: bool,
+    /// The server shall name itself (NSID, RFC 5001). Needs EDNS.
+    pub nsid: bool,
+    /// The answer has to repeat the letters of the name in the case they were sent in (0x20).
+    pub exact_case: bool,
 }
 
 impl Question {
+    /// The same question with the letters of its name in upper case where `coins` has a bit set, in lower case elsewhere, in turn.
+    pub fn in_case(&self, coins: [u8; 32]) -> Option<Self> {
+        // A name has at most 254 letters, so 256 bits are enough.
+        let mut coins = coins.into_iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+        let mut labels: Vec<Vec<u8>> = Vec::new();
+        for label in self.name.iter() {
+            let cased = label.iter().map(|byte| match byte {
+                byte if !byte.is_ascii_alphabetic() => *byte,
+                byte if coins.next().unwrap_or_default() => byte.to_ascii_uppercase(),
+                byte => byte.to_ascii_lowercase(),
+            });
+            labels.push(cased.collect());
+        }
+        let mut name = Name::from_labels(labels.iter().map(Vec::as_slice)).ok()?;
+        name.set_fqdn(true);
+        Some(Self { name, ..*self })
+    }
+
     /// The bytes of the query.
     pub fn encode(&self, id: u16, manner: Manner) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
@@ -66,8 +92,14 @@ impl Question {
             bytes.push(0);
             bytes.extend(OPT.to_be_bytes());
             bytes.extend(size.to_be_bytes());
-            // Extended rcode 0, version 0, the DO flag, no options.
-            bytes.extend([0, 0, u8::from(manner.dnssec_ok) << 7, 0, 0, 0]);
+            // Extended rcode 0, version 0, the DO flag.
+            bytes.extend([0, 0, u8::from(manner.dnssec_ok) << 7, 0]);
+            // The only option is an empty one.
+            bytes.extend([0, if manner.nsid { 4 } else { 0 }]);
+            if manner.nsid {
+                bytes.extend(NSID.to_be_bytes());
+                bytes.extend([0, 0]);
+            }
         }
         bytes
     }
@@ -78,6 +110,8 @@ impl Question {
 pub enum Refusal {
     /// They answer somebody else's question, or none: another id, another question, not a response.
     Stranger,
+    /// They answer our question, with its name in other letters' case than it was asked in.
+    OtherCase,
     /// They carry our id, which nobody else should know, and can't be read. To be off the path and get here takes the same guess of id and
     /// port as a whole forged answer, so it counts as the server's.
     Malformed(String),
@@ -87,6 +121,8 @@ pub enum Refusal {
 #[derive(Debug, Clone)]
 pub struct Answer {
     bytes: Vec<u8>,
+    /// Where the data of the OPT record lies.
+    opt: Option<(usize, usize)>,
     /// The rcode, extended by EDNS where there is some (RFC 6891).
     pub rcode: u16,
     /// AA.
@@ -125,6 +161,11 @@ pub struct Record {
 impl Answer {
     /// Reads an answer to `question` that was asked with `id`. Of a truncated one the records are read as far as they go.
     pub fn decode(bytes: Vec<u8>, id: u16, question: &Question) -> Result<Self, Refusal> {
+        Self::decode_in_case(bytes, id, question, false)
+    }
+
+    /// The same, where `exact_case` says whether the answer has to repeat the case of the letters.
+    pub fn decode_in_case(bytes: Vec<u8>, id: u16, question: &Question, exact_case: bool) -> Result<Self, Refusal> {
         if bytes.get(..2) != Some(&id.to_be_bytes()) {
             return Err(Refusal::Stranger);
         }
@@ -144,6 +185,9 @@ impl Answer {
                 if asked != *question {
                     return Err(Refusal::Stranger);
                 }
+                if exact_case && !asked.name.eq_case(&question.name) {
+                    return Err(Refusal::OtherCase);
+                }
             }
             // A server that can't or won't read a question does not always repeat it.
             0 if !matches!(rcode, 0 | 3) => {}
@@ -162,8 +206,14 @@ impl Answer {
             }
         }
         let [answers, authorities, mut additionals] = sections;
-        if let Some(opt) = additionals.iter().find(|record| record.record_type == OPT)
-            && let [high, ..] = bytes[opt.start - 6..opt.start]
+        let mut opts = additionals.iter().filter(|record| record.record_type == OPT);
+        let opt = opts.next().map(|opt| (opt.start, opt.end));
+        if opts.next().is_some() {
+            // It must be the only one (RFC 6891 section 6.1.1): which of them holds nobody could say.
+            return Err(malformed("it has more than one OPT record"));
+        }
+        if let Some((start, _)) = opt
+            && let [high, ..] = bytes[start - 6..start]
         {
             rcode |= u16::from(high) << 4;
         }
@@ -177,8 +227,40 @@ impl Answer {
             answers,
             authorities,
             additionals,
+            opt,
             bytes,
         })
+    }
+
+    /// What the server calls itself (NSID, RFC 5001). None: it does not say.
+    pub fn nsid(&self) -> Option<&[u8]> {
+        let (start, end) = self.opt?;
+        let mut options = Reader { bytes: &self.bytes, at: start, end };
+        loop {
+            let (code, length) = (options.u16()?, options.u16()?);
+            let data = options.take(length.into())?;
+            if code == NSID {
+                return Some(data);
+            }
+        }
+    }
+
+    /// The message as it came.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The first name in the data of a record: of an NS, CNAME or PTR record the only one.
+    pub fn target(&self, record: &Record) -> Option<Name> {
+        self.data(record).name()
+    }
+
+    /// The serial of an SOA record. None: it is none, or can't be read.
+    pub fn serial(&self, record: &Record) -> Option<u32> {
+        let mut data = (record.record_type == SOA).then(|| self.data(record))?;
+        data.name()?;
+        data.name()?;
+        data.u32()
     }
 
     /// The size of the message in bytes.
@@ -341,15 +423,57 @@ mod tests {
     }
 
     fn manner() -> Manner {
-        Manner { recursion_desired: true, checking_disabled: false, edns_size: Some(1232), dnssec_ok: false }
+        Manner {
+            recursion_desired: true,
+            checking_disabled: false,
+            edns_size: Some(1232),
+            dnssec_ok: false,
+            nsid: false,
+            exact_case: false,
+        }
     }
 
     #[test]
     fn a_question_is_the_bytes_that_dig_sends() {
         let sent = question("www.test", A).encode(0x1234, manner());
         assert_eq!(sent, bytes("123401000001000000000001037777770474657374000001000100002904d0000000000000"));
-        let bare = Manner { recursion_desired: false, checking_disabled: true, edns_size: None, dnssec_ok: false };
+        let bare = Manner { recursion_desired: false, checking_disabled: true, edns_size: None, ..manner() };
         assert_eq!(question(".", 2).encode(1, bare), bytes("0001001000010000000000000000020001"));
+        let naming = question("www.test", A).encode(0x1234, Manner { nsid: true, ..manner() });
+        assert_eq!(naming, bytes("123401000001000000000001037777770474657374000001000100002904d000000000000400030000"));
+    }
+
+    #[test]
+    fn letters_that_came_back_in_another_case_are_told_from_a_stranger() {
+        let asked = question("www.test", A).in_case([0b101; 32]).unwrap();
+        assert_eq!(crate::wire::name::show(&asked.name), "WwW.test.");
+        let mut same = bytes(TWO_ADDRESSES);
+        let decode = |bytes: Vec<u8>, exact| Answer::decode_in_case(bytes, 0x1234, &asked, exact).map(|_| ());
+        assert_eq!((decode(same.clone(), true), decode(same.clone(), false)), (Err(Refusal::OtherCase), Ok(())));
+        same[13] = b'W';
+        same[15] = b'W';
+        assert_eq!(decode(same, true), Ok(()));
+    }
+
+    #[test]
+    fn a_server_that_names_itself_is_heard_and_two_opt_records_are_not() {
+        let mut named = bytes(TWO_ADDRESSES);
+        let end = named.len();
+        // A cookie of one byte, then the name.
+        named[end - 1] = 12;
+        named.extend(b"\x00\x0a\x00\x01x\x00\x03\x00\x03ns1");
+        let answer = Answer::decode(named.clone(), 0x1234, &question("www.test", A)).unwrap();
+        assert_eq!(answer.nsid(), Some(&b"ns1"[..]));
+        for cut in [1, 2, 5] {
+            let mut broken = named.clone();
+            broken[end - 1] -= cut;
+            broken.truncate(broken.len() - usize::from(cut));
+            assert_eq!(Answer::decode(broken, 0x1234, &question("www.test", A)).unwrap().nsid(), None);
+        }
+        let mut twice = bytes(TWO_ADDRESSES);
+        twice[11] = 2;
+        twice.extend_from_within(end - 11..);
+        assert!(matches!(Answer::decode(twice, 0x1234, &question("www.test", A)), Err(Refusal::Malformed(_))));
     }
 
     #[test]
@@ -404,6 +528,7 @@ mod tests {
             message.extend(tail);
             if let Ok(answer) = Answer::decode(message, 0x1234, &question("www.test", A)) {
                 answer.addresses_of(&question("www.test", A).name);
+                answer.nsid();
                 for record in answer.answers.iter().chain(&answer.additionals) {
                     crate::wire::rdata::present(&answer, record);
                 }
