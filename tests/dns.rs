@@ -5,6 +5,7 @@ mod hostile;
 mod real;
 mod streams;
 mod tries;
+mod zone;
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,6 +4,7 @@ mod ask;
 mod expect;
 mod https;
 mod notes;
+mod zone;
 
 use std::net::SocketAddr;
 
@@ -40,6 +41,8 @@ pub(crate) struct Dns {
     manner: Manner,
     transport: Transport,
     expect: Expectations,
+    /// Whether all servers of the zone are asked.
+    zone: bool,
 }
 
 /// How the question travels.
@@ -81,6 +84,9 @@ impl Probe for Dns {
                 return Err(Invalid::new(field, "needs EDNS: edns_size_bytes must not be 0"));
             }
         }
+        if spec.zone_consistency {
+            parse_zone(spec, &transport)?;
+        }
         Ok(Self {
             server,
             port: target::port("port", spec.port, Some(transport.default_port()))?,
@@ -94,6 +100,7 @@ impl Probe for Dns {
                 exact_case: spec.randomize_case,
             },
             transport,
+            zone: spec.zone_consistency,
             expect: Expectations::parse(spec.expect.as_ref().unwrap_or(&DnsExpectations::default()))?,
         })
     }
@@ -107,8 +114,13 @@ impl Probe for Dns {
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {
         let server = run.resolve_port(&self.server, self.port).await?;
         let end = run.last_call();
+        let overdue = |run: &Run<'_, DnsReport>| overdue(run.watch.phase(), run.address, &self.target(), run.options);
+        if self.zone {
+            let checked = tokio::time::timeout_at(end, Box::pin(zone::check(self, run, server))).await;
+            return checked.unwrap_or_else(|_| Err(overdue(run)));
+        }
         let asked = tokio::time::timeout_at(end, self.ask(run, server)).await;
-        let verdict = asked.unwrap_or_else(|_| Err(overdue(run.watch.phase(), run.address, &self.target(), run.options)));
+        let verdict = asked.unwrap_or_else(|_| Err(overdue(run)));
         let fate = match &verdict {
             Err(failure) if failure.reason != Reason::TimedOut => &failure.sentence,
             _ => "silent",
@@ -135,7 +147,8 @@ fn parse_question(spec: &DnsProbe) -> Result<Question, Invalid> {
         "" => Ok(default),
         text => parse(text).ok_or_else(|| Invalid::new(field, format!("{text:?} is neither a name that is known nor a number"))),
     };
-    let record_type = number("type", &spec.r#type, wire::A, rdata::type_number)?;
+    let default = if spec.zone_consistency { wire::SOA } else { wire::A };
+    let record_type = number("type", &spec.r#type, default, rdata::type_number)?;
     if matches!(record_type, 251 | 252) {
         return Err(Invalid::new("type", "a zone transfer is not a question with one answer"));
     }
@@ -172,6 +185,27 @@ fn parse_transport(spec: &DnsProbe, server: &Host) -> Result<Transport, Invalid>
         return Err(Invalid::new("path", "is for the transport HTTPS"));
     }
     Ok(transport)
+}
+
+/// Asking all servers of a zone leaves no room for some fields.
+fn parse_zone(spec: &DnsProbe, transport: &Transport) -> Result<(), Invalid> {
+    let refuse = |field, why: &str| Err(Invalid::new(field, format!("{why} with zone_consistency")));
+    if !spec.r#type.is_empty() && rdata::type_number(&spec.r#type) != Some(wire::SOA) {
+        return refuse("type", "has to be SOA");
+    }
+    if !spec.class.is_empty() && rdata::class_number(&spec.class) != Some(wire::IN) {
+        return refuse("class", "has to be IN");
+    }
+    if !matches!(transport, Transport::Udp { .. } | Transport::Tcp) {
+        return refuse("transport", "has to be UDP or TCP");
+    }
+    if spec.nsid {
+        return refuse("nsid", "has no place in the report");
+    }
+    if spec.expect.as_ref().is_some_and(|expect| expect.authoritative == Some(false)) {
+        return refuse("expect.authoritative", "has to be true");
+    }
+    Ok(())
 }
 
 /// Who is asked over HTTPS, as the request says it: the name that the certificate has to have, with the port where it is not HTTPS's own.

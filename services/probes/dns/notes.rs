@@ -75,6 +75,17 @@ impl Notes<'_> {
         }
     }
 
+    /// Takes over what parts of the work wrote down.
+    pub(super) fn merge(&mut self, parts: Vec<DnsReport>) {
+        for part in parts {
+            self.report.sent_count += part.sent_count;
+            self.report.ignored_count += part.ignored_count;
+            self.report.tries.extend(part.tries);
+        }
+        self.report.tries.sort_by_key(|asked| asked.sent_after.map(|after| (after.seconds, after.nanos)));
+        self.report.tries.truncate(MAX_TRIES);
+    }
+
     /// Shows an answer.
     pub(super) fn show(&mut self, answer: &Answer, transport: &str) {
         let shown = |records: &[Record]| records.iter().take(MAX_RECORDS).map(|record| show_record(answer, record)).collect();
