@@ -1,5 +1,6 @@
 //! What the kind dns promises.
 
+mod dnssec;
 mod expectations;
 mod hostile;
 mod real;

@@ -1,6 +1,7 @@
 //! DNS: one question to one server.
 
 mod ask;
+mod dnssec;
 mod expect;
 mod https;
 mod notes;
@@ -43,6 +44,8 @@ pub(crate) struct Dns {
     expect: Expectations,
     /// Whether all servers of the zone are asked.
     zone: bool,
+    /// Whom DNSSEC begins with, where the answer is to be validated.
+    validate: Option<dnssec::Anchors>,
 }
 
 /// How the question travels.
@@ -79,7 +82,7 @@ impl Probe for Dns {
             size @ 512..=4096 => u16::try_from(size).ok(),
             size => return Err(Invalid::new("edns_size_bytes", format!("must be 0 or 512 to 4096, is {size}"))),
         };
-        for (field, asked) in [("dnssec_ok", spec.dnssec_ok), ("nsid", spec.nsid)] {
+        for (field, asked) in [("dnssec_ok", spec.dnssec_ok), ("validate", spec.validate), ("nsid", spec.nsid)] {
             if asked && edns_size.is_none() {
                 return Err(Invalid::new(field, "needs EDNS: edns_size_bytes must not be 0"));
             }
@@ -93,14 +96,15 @@ impl Probe for Dns {
             question: parse_question(spec)?,
             manner: Manner {
                 recursion_desired: spec.recursion_desired.unwrap_or(true),
-                checking_disabled: spec.checking_disabled,
+                checking_disabled: spec.checking_disabled || spec.validate,
                 edns_size,
-                dnssec_ok: spec.dnssec_ok,
+                dnssec_ok: spec.dnssec_ok || spec.validate,
                 nsid: spec.nsid,
                 exact_case: spec.randomize_case,
             },
             transport,
             zone: spec.zone_consistency,
+            validate: parse_anchors(spec)?,
             expect: Expectations::parse(spec.expect.as_ref().unwrap_or(&DnsExpectations::default()))?,
         })
     }
@@ -119,7 +123,9 @@ impl Probe for Dns {
             let checked = tokio::time::timeout_at(end, Box::pin(zone::check(self, run, server))).await;
             return checked.unwrap_or_else(|_| Err(overdue(run)));
         }
-        let asked = tokio::time::timeout_at(end, self.ask(run, server)).await;
+        let (source, timeout) = (run.options.source, run.options.timeout);
+        let errand = Errand { question: &self.question, manner: self.manner, source, end, timeout };
+        let asked = tokio::time::timeout_at(end, self.ask(&errand, server, &mut self.notes(run))).await;
         let verdict = asked.unwrap_or_else(|_| Err(overdue(run)));
         let fate = match &verdict {
             Err(failure) if failure.reason != Reason::TimedOut => &failure.sentence,
@@ -128,7 +134,12 @@ impl Probe for Dns {
         self.notes(run).settle_rest(stopwatch::now(), fate);
         let Heard { answer, latency } = verdict?;
         run.latency = Some(latency);
-        self.expect.judge(server, &self.question, &answer)
+        let sentence = self.expect.judge(server, &self.question, &answer)?;
+        if let Some(anchors) = &self.validate {
+            Box::pin(dnssec::validate(self, anchors, run, server, &answer)).await?;
+            return Ok(format!("{sentence}, secure by DNSSEC"));
+        }
+        Ok(sentence)
     }
 }
 
@@ -187,6 +198,24 @@ fn parse_transport(spec: &DnsProbe, server: &Host) -> Result<Transport, Invalid>
     Ok(transport)
 }
 
+fn parse_anchors(spec: &DnsProbe) -> Result<Option<dnssec::Anchors>, Invalid> {
+    if !spec.validate {
+        let unused = !spec.trust_anchor_file.is_empty();
+        return if unused { Err(Invalid::new("trust_anchor_file", "is for validate")) } else { Ok(None) };
+    }
+    if !spec.class.is_empty() && rdata::class_number(&spec.class) != Some(wire::IN) {
+        return Err(Invalid::new("class", "has to be IN to validate: DNSSEC knows no other"));
+    }
+    let signatures = [24, 46];
+    if rdata::type_number(&spec.r#type).is_some_and(|number| signatures.contains(&number) || number == 255) {
+        return Err(Invalid::new("type", "is not signed itself: it can't be validated"));
+    }
+    Ok(Some(match spec.trust_anchor_file.as_str() {
+        "" => dnssec::Anchors::Root,
+        file => dnssec::Anchors::File(file.into()),
+    }))
+}
+
 /// Asking all servers of a zone leaves no room for some fields.
 fn parse_zone(spec: &DnsProbe, transport: &Transport) -> Result<(), Invalid> {
     let refuse = |field, why: &str| Err(Invalid::new(field, format!("{why} with zone_consistency")));
@@ -198,6 +227,9 @@ fn parse_zone(spec: &DnsProbe, transport: &Transport) -> Result<(), Invalid> {
     }
     if !matches!(transport, Transport::Udp { .. } | Transport::Tcp) {
         return refuse("transport", "has to be UDP or TCP");
+    }
+    if spec.validate {
+        return refuse("validate", "is not done together");
     }
     if spec.nsid {
         return refuse("nsid", "has no place in the report");
@@ -226,31 +258,23 @@ fn parse_path(text: &str) -> Result<PathAndQuery, Invalid> {
 }
 
 impl Dns {
-    async fn ask(&self, run: &mut Run<'_, DnsReport>, server: SocketAddr) -> Result<Heard, Failure> {
-        let errand = Errand {
-            question: &self.question,
-            manner: self.manner,
-            source: run.options.source,
-            end: run.last_call(),
-            timeout: run.options.timeout,
-        };
+    /// Asks a question over the check's transport.
+    async fn ask(&self, errand: &Errand<'_>, server: SocketAddr, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
         match &self.transport {
-            Transport::Udp { attempts, tcp_fallback } => {
-                errand.over_datagrams(server, *attempts, *tcp_fallback, &mut self.notes(run)).await
-            }
-            Transport::Tcp => errand.over_tcp(server, &mut self.notes(run)).await,
+            Transport::Udp { attempts, tcp_fallback } => errand.over_datagrams(server, *attempts, *tcp_fallback, notes).await,
+            Transport::Tcp => errand.over_tcp(server, notes).await,
             Transport::Tls(tls) => {
-                let mut stream = Box::pin(self.shake_hands(run, server, tls, b"dot")).await?;
-                errand.over_stream(server, &mut stream, "tls", &mut self.notes(run)).await
+                let mut stream = Box::pin(self.shake_hands(errand, server, tls, b"dot", notes)).await?;
+                errand.over_stream(server, &mut stream, "tls", notes).await
             }
             Transport::Https { tls, authority, path } => {
-                let stream = Box::pin(self.shake_hands(run, server, tls, https::ALPN)).await?;
-                if run.report.tls.as_ref().is_none_or(|tls| tls.alpn.as_bytes() != https::ALPN) {
+                let stream = Box::pin(self.shake_hands(errand, server, tls, https::ALPN, notes)).await?;
+                if notes.report.tls.as_ref().is_none_or(|tls| tls.alpn.as_bytes() != https::ALPN) {
                     let what = format!("TLS with {} ({server}): the server does not agree to HTTP/2 by ALPN", self.server);
                     return Err(Failure::target(Reason::UnexpectedAnswer, what));
                 }
                 let place = https::Place { authority: authority.as_str(), path };
-                Box::pin(https::ask(&errand, &place, server, stream, &mut self.notes(run))).await
+                Box::pin(https::ask(errand, &place, server, stream, notes)).await
             }
         }
     }
@@ -258,17 +282,18 @@ impl Dns {
     /// Connects over TLS, with the protocol's name in ALPN.
     async fn shake_hands(
         &self,
-        run: &mut Run<'_, DnsReport>,
+        errand: &Errand<'_>,
         server: SocketAddr,
         tls: &Tls,
         alpn: &[u8],
+        notes: &mut Notes<'_>,
     ) -> Result<TlsStream<TcpStream>, Failure> {
-        run.enter(Phase::Connect);
+        notes.enter(Phase::Connect);
         let (loaded, name) = (tls.load().await?, tls.name_for(&self.server)?);
-        let stream = tcp::connect(server, run.options.source).await?;
-        run.enter(Phase::Tls);
+        let stream = tcp::connect(server, errand.source).await?;
+        notes.enter(Phase::Tls);
         let act = format!("TLS with {} ({server})", self.server);
-        let report = run.report.tls.get_or_insert_default();
+        let report = notes.report.tls.get_or_insert_default();
         loaded.connect(stream, name, &[alpn], &act, report).await
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod relay;
 pub(crate) mod servers;
+pub(crate) mod signed;
 pub(crate) mod stage;
 pub(crate) mod tls;
 pub(crate) mod udp;
