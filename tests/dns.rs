@@ -3,6 +3,7 @@
 mod dnssec;
 mod expectations;
 mod hostile;
+mod quic;
 mod real;
 mod streams;
 mod tries;

@@ -5,6 +5,8 @@ mod dnssec;
 mod expect;
 mod https;
 mod notes;
+#[cfg(feature = "quic")]
+mod quic;
 mod zone;
 
 use std::net::SocketAddr;
@@ -58,6 +60,9 @@ enum Transport {
     Tls(Box<Tls>),
     /// A request over HTTP/2.
     Https { tls: Box<Tls>, authority: Authority, path: PathAndQuery },
+    /// A stream over QUIC.
+    #[cfg(feature = "quic")]
+    Quic(Box<Tls>),
 }
 
 impl Transport {
@@ -66,6 +71,8 @@ impl Transport {
             Self::Udp { .. } | Self::Tcp => 53,
             Self::Tls(_) => 853,
             Self::Https { .. } => 443,
+            #[cfg(feature = "quic")]
+            Self::Quic(_) => 853,
         }
     }
 }
@@ -178,7 +185,12 @@ fn parse_transport(spec: &DnsProbe, server: &Host) -> Result<Transport, Invalid>
             authority: parse_authority(spec, server)?,
             path: parse_path(&spec.path)?,
         },
-        Ok(DnsTransport::Quic) => return Err(Invalid::new("transport", "is not known to this monitor")),
+        #[cfg(feature = "quic")]
+        Ok(DnsTransport::Quic) => Transport::Quic(Box::new(Tls::parse("dns", "tls", spec.tls.as_ref())?)),
+        #[cfg(not(feature = "quic"))]
+        Ok(DnsTransport::Quic) => {
+            return Err(Invalid::new("transport", "QUIC is not known to this monitor: it was built without the feature \"quic\""));
+        }
         Err(_) => return Err(Invalid::new("transport", format!("{} is not a transport", spec.transport))),
     };
     if !matches!(transport, Transport::Udp { .. }) {
@@ -276,6 +288,8 @@ impl Dns {
                 let place = https::Place { authority: authority.as_str(), path };
                 Box::pin(https::ask(errand, &place, server, stream, notes)).await
             }
+            #[cfg(feature = "quic")]
+            Transport::Quic(tls) => Box::pin(quic::ask(errand, &self.server, tls, server, notes)).await,
         }
     }
 

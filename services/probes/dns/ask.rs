@@ -159,7 +159,7 @@ impl Errand<'_> {
             let message = net::read_message(stream, server).await?;
             let arrival = stopwatch::now();
             match Answer::decode_in_case(message, id, question, self.manner.exact_case) {
-                Ok(answer) => return heard(answer, departure, arrival, server, transport, notes),
+                Ok(answer) => return heard(answer, departure, by_our_clock(departure, arrival), server, transport, notes),
                 Err(Refusal::Stranger) => notes.report.ignored_count += 1,
                 Err(refusal) => return Err(refused(server, refusal)),
             }
@@ -172,24 +172,28 @@ impl Errand<'_> {
     }
 }
 
-/// Writes down an answer that came over something reliable.
+/// Writes down an answer that came over something reliable, `latency` after its question left.
 pub(super) fn heard(
     answer: Answer,
     departure: Departure,
-    arrival: Instant,
+    latency: (Duration, TimingSource),
     server: SocketAddr,
     transport: &str,
     notes: &mut Notes<'_>,
 ) -> Result<Heard, Failure> {
-    let taken = arrival.saturating_duration_since(departure.at);
-    notes.settle(departure, taken, if answer.truncated { "truncated" } else { "answered" });
+    notes.settle(departure, latency.0, if answer.truncated { "truncated" } else { "answered" });
     notes.show(&answer, transport);
     if answer.truncated {
         notes.report.truncated = true;
         // There is nowhere else to ask for the rest.
         return Err(truncated(server, transport));
     }
-    Ok(Heard { answer, latency: (taken, TimingSource::User) })
+    Ok(Heard { answer, latency })
+}
+
+/// How long an answer took by the process's own clock.
+pub(super) fn by_our_clock(departure: Departure, arrival: Instant) -> (Duration, TimingSource) {
+    (arrival.saturating_duration_since(departure.at), TimingSource::User)
 }
 
 /// What to say of an answer on a connection of our own that is not one to our question.

@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 use vantage_contract::v1::Reason;
 
 use super::{
-    ask::{Errand, Heard, heard, refused},
+    ask::{Errand, Heard, by_our_clock, heard, refused},
     notes::Notes,
 };
 use crate::{
@@ -82,7 +82,8 @@ pub(super) async fn ask(
     }
     let arrival = stopwatch::now();
     let answer = Answer::decode_in_case(whole.into(), ID, question, errand.manner.exact_case);
-    heard(answer.map_err(|refusal| refused(server, refusal))?, departure, arrival, server, "https", notes)
+    let answer = answer.map_err(|refusal| refused(server, refusal))?;
+    heard(answer, departure, by_our_clock(departure, arrival), server, "https", notes)
 }
 
 impl Place<'_> {
