@@ -399,6 +399,23 @@ async fn a_chain_that_the_server_does_not_answer_for_shows_nothing() {
 }
 
 #[tokio::test]
+async fn an_answer_made_to_be_costly_is_refused() {
+    let Some(lab) = Lab::start() else { return };
+    for record_type in [RecordType::DNSKEY, RecordType::RRSIG] {
+        let many = liar(&lab, move |query, mut truth, _| {
+            let one = truth.answers.iter().find(|record| record.record_type() == record_type).cloned();
+            if query.query_type() == RecordType::DNSKEY {
+                truth.answers.extend(std::iter::repeat_n(one.unwrap(), 70));
+            }
+            Some(truth)
+        })
+        .await;
+        let report = seen(run(&probe(Kind::Dns(lab.check_at(many.address, "www.lab")))).await.because(Reason::TooLarge).expect("a report"));
+        assert_eq!(report.dnssec, "");
+    }
+}
+
+#[tokio::test]
 async fn a_proof_is_sought_over_the_transport_of_the_question() {
     let Some(lab) = Lab::start() else { return };
     let at = |address: SocketAddr, transport: DnsTransport| DnsProbe {

@@ -39,6 +39,9 @@ use crate::{
 
 /// Questions that a proof may need: a dozen are common, and a server could make them without end.
 const MAX_QUESTIONS: usize = 64;
+/// Keys and signatures in one answer. Each key may have to be tried with each signature (CVE-2023-50387), and no zone needs as many.
+const MAX_KEYS: usize = 16;
+const MAX_SIGNATURES: usize = 64;
 /// Aliases that are followed.
 const MAX_ALIASES: usize = 16;
 /// What is left of the time for the verdict.
@@ -53,6 +56,7 @@ pub(super) async fn validate(
     answer: &Answer,
 ) -> Result<(), Failure> {
     let (mut anchors, zones) = anchors.load().await?;
+    bound(server, answer)?;
     let mut chain = Chain {
         dns,
         server,
@@ -83,6 +87,18 @@ pub(super) async fn validate(
     }
     why.clone_into(&mut run.report.dnssec_why);
     Err(Failure::target(Reason::UnexpectedAnswer, format!("the answer of {server} is {} by DNSSEC: {why}", run.report.dnssec)))
+}
+
+/// Refuses answers that are made to be costly.
+fn bound(server: SocketAddr, answer: &Answer) -> Result<(), Failure> {
+    let records = || answer.answers.iter().chain(&answer.authorities).chain(&answer.additionals);
+    let count = |wanted: RecordType| records().filter(|record| record.record_type == u16::from(wanted)).count();
+    let (keys, signatures) = (count(RecordType::DNSKEY), count(RecordType::RRSIG));
+    if keys > MAX_KEYS || signatures > MAX_SIGNATURES {
+        let what = format!("{server} answered with {keys} keys and {signatures} signatures, more than {MAX_KEYS} and {MAX_SIGNATURES}");
+        return Err(Failure::target(Reason::TooLarge, what));
+    }
+    Ok(())
 }
 
 /// What is proven, and why not more.
@@ -339,6 +355,7 @@ impl Chain<'_> {
         notes.settle_rest(stopwatch::now(), fate.as_deref().unwrap_or("silent"));
         self.dns.notes(run).merge(vec![part]);
         let answer = heard?.answer;
+        bound(self.server, &answer)?;
         if !matches!(answer.rcode, 0 | 3) {
             let (rcode, whose) = (rdata::rcode_name(answer.rcode), rdata::type_name(question.record_type));
             self.helpless.get_or_insert_with(|| format!("{} answered {rcode} for {} {whose}", self.server, show(&question.name)));
