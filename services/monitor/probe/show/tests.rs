@@ -56,10 +56,12 @@ report
   min_round_trip      150 µs
   reply_hop_limit     0
   requests
-    sequence  round_trip
-           0      150 µs
-           1           -
+    sequence  round_trip  timing
+           0      150 µs  kernel
+           1           -  unspecified
   socket              datagram
+  late_count          0
+  clock_stepped       no
 ";
     assert_eq!(result(&shown, &TimeZone::UTC), expected);
 }
