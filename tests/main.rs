@@ -1,10 +1,12 @@
 //! The promises, kept: scripted targets on loopback and in networks of our own, real sockets, real services, one program.
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that can't go on says why and ends")]
 
+mod addresses;
 mod chaos;
 mod command;
 mod dns;
 mod durable;
+mod echoes;
 mod execute;
 mod hostile;
 mod http;

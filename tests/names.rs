@@ -2,14 +2,21 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use hickory_proto::{op::ResponseCode, rr::RecordType};
-use vantage_contract::v1::{AddressFamily, Attribution, Outcome, Probe, Reason, UdpProbe, probe::Kind};
-use vantage_probes::{Destination, Gate, OpenGate, Options, World, net::resolve::Resolver, target::Host};
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::RecordType,
+};
+use tokio::{net::UdpSocket, task::JoinSet};
+use vantage_contract::v1::{
+    AddressFamily, Attribution, DnsProbe, HttpProbe, NtpProbe, Outcome, PingProbe, Probe, Reason, TcpProbe, TracerouteProbe, UdpProbe,
+    probe::Kind,
+};
+use vantage_probes::{Destination, Gate, OpenGate, Options, Sight, World, net::resolve::Resolver, target::Host};
 
 use crate::lab::{
     dns::{Asked, DnsServer, a, aaaa, bytes},
     netns::Row,
-    probe::{Verdict, hasty, probe, run, run_behind, run_in, within},
+    probe::{Verdict, assert_ended_by_the_timeout, hasty, probe, run, run_behind, run_in, within},
     udp::{ClosedPort, UdpServer},
 };
 
@@ -34,6 +41,86 @@ fn asks_for(asked: &Asked, record_type: RecordType) -> bool {
 
 fn family(family: AddressFamily, probe: Probe) -> Probe {
     Probe { address_family: family.into(), ..probe }
+}
+
+/// A probe of each kind, of this host.
+fn of_every_kind(host: &str) -> Vec<Kind> {
+    let (bare, host) = (host.trim_start_matches('[').trim_end_matches(']'), host.to_owned());
+    let http = |scheme: &str| HttpProbe { url: format!("{scheme}://{host}/"), ..HttpProbe::default() };
+    let kinds = vec![
+        Kind::Ping(PingProbe { host: bare.into(), count: 1, ..PingProbe::default() }),
+        Kind::Traceroute(TracerouteProbe { host: bare.into(), ..TracerouteProbe::default() }),
+        Kind::Http(http("http")),
+        Kind::Https(http("https")),
+        Kind::Tcp(TcpProbe { host: bare.into(), port: 9, ..TcpProbe::default() }),
+        Kind::Udp(UdpProbe { host: bare.into(), port: 9, ..UdpProbe::default() }),
+        Kind::Dns(DnsProbe { server: bare.into(), query: "example.test".into(), ..DnsProbe::default() }),
+        Kind::Ntp(NtpProbe { server: bare.into(), ..NtpProbe::default() }),
+    ];
+    assert_eq!(kinds.len(), vantage_probes::KINDS.len(), "each kind is here");
+    kinds
+}
+
+/// Runs a probe of each kind at the same time.
+async fn run_every_kind(host: &str, around: impl Fn(Kind) -> Probe) -> Vec<Sight> {
+    let mut runs = JoinSet::new();
+    for kind in of_every_kind(host) {
+        let probe = around(kind);
+        runs.spawn(async move { run(&probe).await });
+    }
+    runs.join_all().await
+}
+
+/// Asserts that the resolver, and nobody else, is at fault, and that the whole time was its own.
+fn is_the_resolvers(sight: &Sight) {
+    let verdict = (sight.outcome, sight.reason, sight.attribution);
+    assert_eq!(verdict, (Outcome::Failed, Reason::NameNotResolved, Attribution::Resolver), "{sight:?}");
+    let phases: Vec<_> = sight.phases.iter().map(|(phase, _)| phase.name()).collect();
+    assert_eq!((phases, sight.address, sight.report.is_none()), (vec!["resolve"], None, true), "{sight:?}");
+}
+
+#[tokio::test]
+async fn for_every_kind_a_name_that_does_not_exist_costs_the_real_wait() {
+    const WAIT: Duration = Duration::from_millis(200);
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let resolver = UdpServer::serve(socket, |number, question, (socket, client)| {
+        let asked = Asked { message: Message::from_vec(question).unwrap(), number, over_tcp: false };
+        let (answer, socket) = (bytes(&asked.refused_as(ResponseCode::NXDomain)), Arc::clone(socket));
+        tokio::spawn(async move {
+            tokio::time::sleep(WAIT).await;
+            let _ = socket.send_to(&answer, client).await;
+        });
+        Vec::new()
+    });
+    for sight in run_every_kind("nobody.test", |kind| Probe { resolver: resolver.address.to_string(), ..probe(kind) }).await {
+        is_the_resolvers(&sight);
+        assert_eq!(sight.summary, "resolve nobody.test: the name does not exist");
+        assert!(sight.duration >= WAIT, "{sight:?}");
+    }
+}
+
+#[tokio::test]
+async fn for_every_kind_a_silent_resolver_is_at_fault_until_the_timeout() {
+    let silent = UdpServer::silent().await;
+    for sight in run_every_kind("host.test", |kind| Probe { resolver: silent.address.to_string(), ..hasty(kind) }).await {
+        is_the_resolvers(&sight);
+        assert_ended_by_the_timeout(&sight);
+    }
+}
+
+#[test]
+fn for_every_kind_no_route_from_here_is_our_own_fault() {
+    let Some(row) = Row::of(2) else { return };
+    row.exec(0, "ip route del default");
+    row.exec(0, "ip -6 route del default");
+    row.inside(0, async || {
+        for host in ["192.0.2.1", "[2001:db8::1]"] {
+            for sight in run_every_kind(host, probe).await {
+                let verdict = (sight.outcome, sight.reason, sight.attribution);
+                assert_eq!(verdict, (Outcome::Undetermined, Reason::LocalNetwork, Attribution::Vantage), "{sight:?}");
+            }
+        }
+    });
 }
 
 #[tokio::test]
@@ -73,7 +160,8 @@ async fn all_addresses_are_found_ipv4_first_and_each_once() {
     let host = Host::parse("host", "host.test").expect("a host");
     let system = Resolver::system();
     let found = system.addresses(&host, &options, &OpenGate, vantage_probes::stopwatch::now() + five).await.expect("addresses");
-    let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let texts: Vec<_> = found.found.iter().map(ToString::to_string).collect();
+    assert_eq!(found.unknown, None);
     assert_eq!(texts, ["192.0.2.2", "192.0.2.1", "2001:db8::1"]);
 }
 
@@ -209,7 +297,7 @@ async fn the_hosts_file_comes_first_and_missing_settings_are_ours() {
     let directory = tempfile::tempdir().unwrap();
     let hosts = directory.path().join("hosts");
     std::fs::write(&hosts, "# a comment\n127.0.0.1 Local.test other.test\n").unwrap();
-    let world = World { gate: Arc::new(OpenGate), resolver: Arc::new(Resolver::with_files(directory.path().join("resolv.conf"), hosts)) };
+    let world = World::with_resolver(Arc::new(OpenGate), Resolver::with_files(directory.path().join("resolv.conf"), hosts));
     let system = |name| Probe { resolver: String::new(), ..named(name, echo.address.port(), echo.address) };
     run_in(&system("local.TEST"), &world).await.passed();
     let sight = run_in(&system("host.test"), &world).await;
@@ -227,8 +315,7 @@ fn the_systems_servers_are_asked_in_turn_and_with_the_search_domains() {
         let echo = echo().await;
         let directory = tempfile::tempdir().unwrap();
         let resolv_conf = directory.path().join("resolv.conf");
-        let world =
-            World { gate: Arc::new(OpenGate), resolver: Arc::new(Resolver::with_files(&resolv_conf, directory.path().join("hosts"))) };
+        let world = World::with_resolver(Arc::new(OpenGate), Resolver::with_files(&resolv_conf, directory.path().join("hosts")));
         let failing = DnsServer::start_at("127.0.0.2:53", |asked| vec![bytes(&asked.refused_as(ResponseCode::ServFail))]).await;
         let _silent = UdpServer::start_at("127.0.0.3:53", |_, _| Vec::new()).await;
         let good = DnsServer::start_at("127.0.0.4:53", |asked| {
@@ -323,7 +410,7 @@ async fn a_thousand_names_at_once_are_resolved_and_one_bad_one_harms_nobody() {
     .await;
     // One world, as a monitor has it: its resolver bounds how many questions are under way.
     let world = World::new(Arc::new(OpenGate));
-    let mut runs = tokio::task::JoinSet::new();
+    let mut runs = JoinSet::new();
     for number in 0..1000 {
         let (probe, world) = (named(&format!("n{number}.test"), echo.address.port(), resolver.address), world.clone());
         runs.spawn(async move { (number, run_in(&probe, &world).await) });

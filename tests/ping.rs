@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use vantage_contract::v1::{
-    AddressFamily, Attribution, Outcome, PingProbe, PingReport, Probe, Reason, TimingSource, TracerouteMethod, TracerouteProbe,
+    AddressFamily, Attribution, Outcome, PingProbe, PingReport, PingTiming, Probe, Reason, TimingSource, TracerouteMethod, TracerouteProbe,
     probe::Kind, probe_result::Report,
 };
 use vantage_probes::Sight;
@@ -197,6 +197,27 @@ fn a_reply_after_the_timeout_is_credited_to_no_run() {
         assert_eq!((verdict(&sight), report.answered_count, report.corrupt_count), (TIMED_OUT, 0, 0), "{sight:?}");
         assert!(sight.latency.is_none());
     }
+}
+
+#[test]
+fn a_reply_after_its_requests_time_is_late_and_no_answer() {
+    let Some(row) = Row::of(2) else { return };
+    // The replies to the first and second come in the time of the third.
+    let _target = Echoer::start(&row, 1, |request| vec![Message { after: Duration::from_millis(100), ..request }]);
+    let spec =
+        PingProbe { spacing: proto(Duration::from_millis(150)), request_timeout: proto(Duration::from_millis(50)), ..ping("10.9.0.2", 3) };
+    let (sight, report) = ping_in(&row, spec);
+    assert_eq!(verdict(&sight), TIMED_OUT, "{sight:?}");
+    assert_eq!((report.sent_count, report.answered_count, report.late_count), (3, 0, 2), "{report:?}");
+    assert!(sight.duration < Duration::from_millis(NEVER / 2), "it ends with the last request's time");
+}
+
+#[test]
+fn each_round_trip_says_who_stamped_it() {
+    let Some(row) = Row::of(2) else { return };
+    let (_, report) = ping_in(&row, ping("10.9.0.2", 3));
+    assert!(report.requests.iter().all(|request| request.timing() == PingTiming::Kernel), "{report:?}");
+    assert!(!report.clock_stepped);
 }
 
 #[test]

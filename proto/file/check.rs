@@ -15,7 +15,7 @@ use super::{
     shape::kinds,
     words::{Place, either, suggestion},
 };
-use crate::v1::{Check, CheckDefaults, CheckFile, MonitorAddress, Probe};
+use crate::v1::{AddressSelection, Check, CheckDefaults, CheckFile, MonitorAddress, Probe};
 
 /// The interval of a check where neither it nor the defaults name one.
 const DEFAULT_INTERVAL: Duration = Duration { seconds: 60, nanos: 0 };
@@ -91,7 +91,8 @@ fn apply(defaults: &CheckDefaults, check: &mut Check, node: &Node) {
     if !says("addresses") {
         probe.addresses = defaults.addresses;
     }
-    if !says("require") {
+    // What is required of all addresses means nothing where the check asks for the first.
+    if !says("require") && probe.addresses() == AddressSelection::All {
         probe.require.clone_from(&defaults.require);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use prost_types::Duration;
 
 use super::{Complaint, Format, Loaded, Position, parse};
-use crate::v1::{AddressFamily, Check, HttpVersion, TlsVersion, TracerouteMethod, probe::Kind, tcp_step::Step};
+use crate::v1::{AddressFamily, AddressSelection, Check, HttpVersion, TlsVersion, TracerouteMethod, probe::Kind, tcp_step::Step};
 
 fn json(text: &str) -> Loaded {
     parse(text, "checks.json", Format::Json).unwrap_or_else(|error| panic!("{error}"))
@@ -197,6 +197,27 @@ fn defaults_hold_where_a_check_says_nothing() {
     let options = b.probe.as_ref().unwrap();
     assert_eq!((options.timeout, options.address_family()), (seconds(2), AddressFamily::Ipv4));
     assert_eq!((options.source_address.as_str(), options.resolver.as_str()), ("", "r"));
+}
+
+#[test]
+fn all_addresses_may_be_asked_for_and_so_many_required_in_words_or_as_a_number() {
+    let loaded = json(
+        r#"{"defaults":{"addresses":"all","require":1},
+            "checks":[{"name":"a","ping":{"host":"h"}},
+                      {"name":"b","require":"any","ping":{"host":"h"}},
+                      {"name":"c","addresses":"first","ping":{"host":"h"}},
+                      {"name":"d","addresses":"first","require":2,"ping":{"host":"h"}},
+                      {"name":"e","service":"tcp","host":"h","port":1,"require":"all"}]}"#,
+    );
+    let selected: Vec<_> = loaded.file.checks.iter().map(|check| check.probe.as_ref().unwrap()).collect();
+    let selected: Vec<_> = selected.iter().map(|probe| (probe.addresses(), probe.require.as_str())).collect();
+    let (all, first) = (AddressSelection::All, AddressSelection::First);
+    // What is wrong with the fourth is for those to say who know probes.
+    assert_eq!(selected, [(all, "1"), (all, "any"), (first, ""), (first, "2"), (all, "all")]);
+    let yaml = yaml("- name: a\n  addresses: all\n  require: 2\n  ping: {host: h}\n- name: b\n  ping: {host: h}\n");
+    let [a, b] = yaml.file.checks.as_slice() else { panic!() };
+    assert_eq!((a.probe.as_ref().unwrap().addresses(), a.probe.as_ref().unwrap().require.as_str()), (all, "2"));
+    assert_eq!((b.probe.as_ref().unwrap().addresses(), b.probe.as_ref().unwrap().require.as_str()), (AddressSelection::Unspecified, ""));
 }
 
 #[test]

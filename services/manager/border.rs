@@ -13,8 +13,8 @@ const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_4
 const DURATION_SECONDS: std::ops::RangeInclusive<i64> = -315_576_000_000..=315_576_000_000;
 const NANOS: std::ops::RangeInclusive<i32> = -999_999_999..=999_999_999;
 
-/// The result as it came where all its times and lengths are sound; otherwise without its report, its phases and what is unsound. The run
-/// is accounted for either way.
+/// The result as it came where all its times and lengths are sound; otherwise without its report, its sub-results, its phases and what is
+/// unsound. The run is accounted for either way.
 pub(crate) fn admit(mut result: ProbeResult) -> ProbeResult {
     // The first look costs a tenth of the second, and is enough for all that comes from a sound monitor.
     if times::are_sound(&result.encode_to_vec()) || sound(&json::dynamic(&result)) {
@@ -24,9 +24,10 @@ pub(crate) fn admit(mut result: ProbeResult) -> ProbeResult {
         monitor = result.monitor,
         check = result.check_name,
         run = result.run,
-        "the monitor sent times out of range: they are left out, with the report"
+        "the monitor sent times out of range: they are left out, with the reports"
     );
     result.report = None;
+    result.address_results.clear();
     result.phases.clear();
     for time in [&mut result.due_time, &mut result.start_time] {
         *time = time.filter(timestamp_is_sound);
@@ -98,6 +99,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unsound_in_a_sub_result_costs_the_sub_results() {
+        let wrong = result(Duration { seconds: i64::MAX, nanos: 0 });
+        let outer = ProbeResult { address_results: vec![result(Duration::default()), wrong], ..result(Duration::default()) };
+        let admitted = admit(outer.clone());
+        assert_eq!(admitted, ProbeResult { report: None, address_results: Vec::new(), ..outer });
+        json::to_json(&admitted);
+    }
+
+    #[test]
+    fn sub_results_of_sub_results_without_end_are_no_way_to_end_the_manager() {
+        // As deep as the wire lets a monitor nest them.
+        let mut deep = result(Duration::default());
+        loop {
+            let outer = ProbeResult { address_results: vec![deep.clone()], ..ProbeResult::default() };
+            let Ok(read) = ProbeResult::decode(&*outer.encode_to_vec()) else { break };
+            deep = read;
+        }
+        assert_eq!(admit(deep.clone()), deep);
+        json::to_json(&deep);
+    }
+
+    #[test]
     fn instants_out_of_range_are_left_out_one_by_one() {
         let wrong = ProbeResult { start_time: Some(Timestamp { seconds: 1, nanos: -1 }), ..result(Duration::default()) };
         let admitted = admit(wrong);
@@ -110,7 +133,7 @@ mod tests {
         fn the_quick_look_and_the_thorough_one_agree(
             seconds in prop_oneof![Just(0), Just(-1), any::<i64>(), -400_000_000_000i64..400_000_000_000],
             nanos in prop_oneof![Just(0), Just(1), any::<i32>(), -1_100_000_000..1_100_000_000],
-            place in 0..4,
+            place in 0..5,
         ) {
             let (time, length) = (Timestamp { seconds, nanos }, Duration { seconds, nanos });
             let mut wrong = result(Duration::default());
@@ -118,6 +141,7 @@ mod tests {
                 0 => wrong = result(length),
                 1 => wrong.start_time = Some(time),
                 2 => wrong.latency = Some(length),
+                3 => wrong.address_results = vec![ProbeResult::default(), result(length)],
                 _ => wrong.phases.push(Phase { duration: Some(length), ..Phase::default() }),
             }
             prop_assert_eq!(times::are_sound(&wrong.encode_to_vec()), sound(&json::dynamic(&wrong)));

@@ -74,10 +74,18 @@ impl Style {
             (true, Outcome::Skipped | Outcome::Unspecified) => ("\x1b[36m", "\x1b[0m"),
         };
         let mut seen = Vec::new();
-        let whom = if result.address.is_empty() { &result.target } else { &result.address };
+        let whom = match (result.address_results.len(), result.outcome()) {
+            // Where not enough passed, the summary counts them.
+            (count @ 1.., Outcome::Passed) => {
+                let passed = result.address_results.iter().filter(|result| result.outcome() == Outcome::Passed).count();
+                format!("{passed} of {count} {}", if count == 1 { "address" } else { "addresses" })
+            }
+            _ if result.address.is_empty() => plain(&result.target),
+            _ => plain(&result.address),
+        };
         match result.latency.filter(|_| result.outcome() == Outcome::Passed) {
-            Some(latency) => seen.push(format!("{} {}", plain(whom), length(latency))),
-            None => seen.push(plain(whom)),
+            Some(latency) => seen.push(format!("{whom} {}", length(latency))),
+            None => seen.push(whom),
         }
         if result.run_count > 1 {
             seen.push(format!("{} runs from run {}", result.run_count, result.run));
@@ -246,6 +254,19 @@ mod tests {
             text(&refused),
             "[2026-11-22 08:19:05] [ping] [failed: refused] [google@local: www.google.com, connect to 192.0.2.1:80: connection refused]\n"
         );
+    }
+
+    #[test]
+    fn a_result_of_several_addresses_counts_them() {
+        let sub = |outcome: Outcome| ProbeResult { outcome: outcome.into(), ..ProbeResult::default() };
+        let all = ProbeResult { address: String::new(), address_results: vec![sub(Outcome::Passed), sub(Outcome::Failed)], ..passed() };
+        assert_eq!(text(&all), "[2026-11-22 08:19:05] [ping] [passed] [google@local: 1 of 2 addresses 71.3 ms]\n");
+        let one = ProbeResult { address_results: vec![sub(Outcome::Passed)], latency: None, ..all.clone() };
+        assert_eq!(text(&one), "[2026-11-22 08:19:05] [ping] [passed] [google@local: 1 of 1 address]\n");
+        let summary = "1 of 2 addresses passed, all required; 192.0.2.2: no reply to 3 requests";
+        let reason = Reason::TimedOut.into();
+        let failed = ProbeResult { outcome: Outcome::Failed.into(), reason, summary: summary.into(), latency: None, ..all };
+        assert_eq!(text(&failed), format!("[2026-11-22 08:19:05] [ping] [failed: timed_out] [google@local: www.google.com, {summary}]\n"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use vantage_contract::{
     json,
-    v1::{GetMonitorRequest, GetMonitorResponse, JournalStatus, ProbeResult, WatchResultsRequest},
+    v1::{GetMonitorRequest, GetMonitorResponse, JournalStatus, Outcome, ProbeResult, WatchResultsRequest},
 };
 use vantage_daemon::exit::{Exit, Fatal};
 
@@ -103,7 +103,14 @@ fn line(result: &ProbeResult, zone: &TimeZone) -> String {
     let mut facts = format!("{}@{}:", printable(&result.check_name), printable(&result.monitor));
     let measured = result.latency.as_ref().map(human::duration).unwrap_or_default();
     let runs = if result.run_count > 1 { format!("{} runs", result.run_count) } else { String::new() };
-    for fact in [printable(&result.address), measured, runs] {
+    let addresses = match result.address_results.len() {
+        0 => String::new(),
+        count => {
+            let passed = result.address_results.iter().filter(|result| result.outcome() == Outcome::Passed).count();
+            format!("{passed} of {count} {}", if count == 1 { "address" } else { "addresses" })
+        }
+    };
+    for fact in [printable(&result.address), addresses, measured, runs] {
         if !fact.is_empty() {
             facts = facts + " " + &fact;
         }
@@ -118,7 +125,7 @@ fn line(result: &ProbeResult, zone: &TimeZone) -> String {
 #[cfg(test)]
 mod tests {
     use prost_types::{Duration, Timestamp};
-    use vantage_contract::v1::{Capability, KindLoad, Outcome, Reason};
+    use vantage_contract::v1::{Capability, KindLoad, Reason};
 
     use super::*;
 
@@ -137,6 +144,9 @@ mod tests {
         };
         let shown = |result: &ProbeResult| line(result, &TimeZone::UTC);
         assert_eq!(shown(&result), "[2026-11-22 08:19:05] [ping] [passed] [google@local: 142.250.72.164 71.3 ms]");
+        let one = ProbeResult { outcome: Outcome::Passed.into(), ..ProbeResult::default() };
+        let all = ProbeResult { address: String::new(), address_results: vec![one.clone(), one], ..result.clone() };
+        assert_eq!(shown(&all), "[2026-11-22 08:19:05] [ping] [passed] [google@local: 2 of 2 addresses 71.3 ms]");
         result.outcome = Outcome::Skipped.into();
         result.reason = Reason::Overloaded.into();
         result.summary = "too much\nto do".into();

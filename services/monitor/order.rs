@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use prost::Message as _;
 use prost_types::Timestamp;
 use vantage_contract::v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start};
 use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch};
@@ -23,6 +24,8 @@ pub const MAX_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_NAME_BYTES: usize = 128;
 const MAX_REVISION_BYTES: usize = 64;
 const MAX_LABELS: usize = 32;
+/// What the sub-results of one record may take up together, in bytes: a message of gRPC has 4 MiB at most, and a journal's memory as much.
+const MAX_SUB_BYTES: usize = 1 << 20;
 
 /// What every record of an order says of it.
 #[derive(Debug)]
@@ -93,6 +96,7 @@ impl Facts {
             phases: stopwatch::phases_to_proto(&sight.phases),
             latency: latency.map(stopwatch::to_proto),
             timing_source: timing_source.unwrap_or_default().into(),
+            address_results: sub_results(sight.addresses),
             report: sight.report,
             ..self.template.clone()
         }
@@ -110,6 +114,7 @@ impl Facts {
             phases: Vec::new(),
             latency: None,
             report: None,
+            addresses: Vec::new(),
         };
         self.ran(run, timing, sight)
     }
@@ -126,6 +131,46 @@ impl Facts {
             summary: why_skipped(reason).to_owned(),
             ..self.template.clone()
         }
+    }
+}
+
+/// The sub-results of the addresses that were probed. What is the same for all of them is said once, by the record that they are in.
+fn sub_results(sights: Vec<Sight>) -> Vec<ProbeResult> {
+    let mut results: Vec<_> = sights.into_iter().map(sub_result).collect();
+    fit(&mut results, MAX_SUB_BYTES);
+    results
+}
+
+fn sub_result(sight: Sight) -> ProbeResult {
+    let (latency, timing_source) = sight.latency.unzip();
+    ProbeResult {
+        outcome: sight.outcome.into(),
+        reason: sight.reason.into(),
+        attribution: sight.attribution.into(),
+        summary: sight.summary,
+        address: sight.address.map(|address| address.to_string()).unwrap_or_default(),
+        duration: Some(stopwatch::to_proto(sight.duration)),
+        phases: stopwatch::phases_to_proto(&sight.phases),
+        latency: latency.map(stopwatch::to_proto),
+        timing_source: timing_source.unwrap_or_default().into(),
+        report: sight.report,
+        ..ProbeResult::default()
+    }
+}
+
+/// Leaves out reports until all together take up at most `bytes`: first of those that passed, the longest first. Their summaries say so.
+fn fit(results: &mut [ProbeResult], bytes: usize) {
+    let mut total: usize = results.iter().map(ProbeResult::encoded_len).sum();
+    while total > bytes {
+        let longest = results
+            .iter_mut()
+            .filter(|result| result.report.is_some())
+            .max_by_key(|result| (result.outcome() == Outcome::Passed, result.encoded_len()));
+        let Some(result) = longest else { return };
+        let before = result.encoded_len();
+        result.report = None;
+        result.summary.push_str(" (the report is left out: those of all addresses are too long for one record)");
+        total = total.saturating_sub(before) + result.encoded_len();
     }
 }
 
@@ -232,7 +277,7 @@ fn end(check: &Check) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use vantage_contract::v1::{TcpProbe, probe::Kind};
+    use vantage_contract::v1::{TcpProbe, UdpReport, probe::Kind, probe_result::Report};
 
     use super::*;
 
@@ -260,6 +305,39 @@ mod tests {
         assert_eq!(Facts::new(&none, "", "m").plan.err().map(|invalid| invalid.field), Some("kind".into()));
         let long = Facts::new(&check(&"ü".repeat(100)), "", "m");
         assert_eq!(long.name().len(), 128);
+    }
+
+    #[test]
+    fn sub_results_say_what_differs_and_leave_out_reports_that_do_not_fit() {
+        let sight = |outcome: Outcome, answer: usize| Sight {
+            outcome,
+            reason: Reason::Unspecified,
+            attribution: Attribution::Unspecified,
+            summary: "seen".into(),
+            address: Some([192, 0, 2, 1].into()),
+            duration: Duration::from_millis(2),
+            phases: Vec::new(),
+            latency: None,
+            report: Some(Report::Udp(UdpReport { answer: "x".repeat(answer), ..UdpReport::default() })),
+            addresses: Vec::new(),
+        };
+        let whole = Sight { addresses: vec![sight(Outcome::Passed, 10)], report: None, address: None, ..sight(Outcome::Passed, 0) };
+        let now = SystemTime::UNIX_EPOCH;
+        let record = Facts::new(&check("web"), "r1", "here").ran(0, Timing { due: now, start: now, lateness: Duration::ZERO }, whole);
+        let [sub] = &record.address_results[..] else { panic!("{record:?}") };
+        assert_eq!((sub.address.as_str(), sub.summary.as_str(), sub.report.is_some()), ("192.0.2.1", "seen", true));
+        assert_eq!((sub.check_name.as_str(), sub.kind.as_str(), sub.run_count, sub.start_time), ("", "", 0, None));
+
+        let mut results: Vec<_> = [(Outcome::Failed, 9000), (Outcome::Passed, 1000), (Outcome::Passed, 2000), (Outcome::Passed, 3000)]
+            .map(|(outcome, answer)| sub_result(sight(outcome, answer)))
+            .into();
+        fit(&mut results, 11_000);
+        assert!(results.iter().map(ProbeResult::encoded_len).sum::<usize>() <= 11_000);
+        assert_eq!(results.iter().map(|result| result.report.is_some()).collect::<Vec<_>>(), [true, true, false, false]);
+        assert!(results[2].summary.contains("left out") && results[1].summary == "seen");
+        // What can't be made to fit is left as it is then.
+        fit(&mut results, 10);
+        assert!(results.iter().all(|result| result.report.is_none()));
     }
 
     #[test]

@@ -116,10 +116,18 @@ impl Probe for Dns {
         })
     }
 
+    fn is_light(&self) -> bool {
+        matches!(self.transport, Transport::Udp { .. } | Transport::Tcp) && self.validate.is_none()
+    }
+
     fn target(&self) -> String {
         let server =
             if self.port == self.transport.default_port() { self.server.to_string() } else { format!("{}:{}", self.server, self.port) };
         format!("{} {} at {server}", name::show(&self.question.name), rdata::type_name(self.question.record_type))
+    }
+
+    fn host(&self) -> &Host {
+        &self.server
     }
 
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {

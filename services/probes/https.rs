@@ -6,7 +6,7 @@ use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
     http::Http,
-    target::Options,
+    target::{Host, Options},
 };
 
 /// An HTTPS probe, parsed.
@@ -20,8 +20,16 @@ impl Probe for Https {
         Ok(Self(Http::parse_as("https", spec)?))
     }
 
+    fn is_light(&self) -> bool {
+        false
+    }
+
     fn target(&self) -> String {
         self.0.target()
+    }
+
+    fn host(&self) -> &Host {
+        self.0.host()
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {

@@ -5,6 +5,7 @@
 //!
 //! `wire` is pure bytes; `net` is the only folder that opens sockets; kinds use both and never each other, except `https` that is `http`.
 
+mod addresses;
 pub mod failure;
 pub mod net;
 pub mod run;
@@ -26,7 +27,7 @@ use vantage_contract::v1::{self, probe::Kind as Spec, probe_result::Report};
 
 pub use failure::{Failure, Invalid};
 pub use run::{Run, Sight, World};
-pub use target::{Destination, Gate, OpenGate, Options};
+pub use target::{Destination, Gate, Host, OpenGate, Options};
 
 /// A kind of probe: how its message is parsed, and how it is run once.
 pub trait Probe: Sized + Send + Sync {
@@ -43,6 +44,14 @@ pub trait Probe: Sized + Send + Sync {
 
     /// The target as the check names it, for people: a host, host:port or URL, without credentials.
     fn target(&self) -> String;
+
+    /// The host of the target: whose addresses are probed.
+    fn host(&self) -> &Host;
+
+    /// Whether a run only waits for the network, without computing much between: then many of them may share a task. TLS computes.
+    fn is_light(&self) -> bool {
+        true
+    }
 
     /// Runs once. The caller ends it at the deadline wherever it stalls; a kind that has something better to say than "timed out"
     /// ends itself by [`Run::deadline`]. Returns the sentence of a run that passed.
@@ -83,6 +92,12 @@ macro_rules! kinds {
                 }
             }
 
+            fn is_light(&self) -> bool {
+                match self {
+                    $(Self::$variant(plan) => plan.is_light(),)*
+                }
+            }
+
             fn target(&self) -> String {
                 match self {
                     $(Self::$variant(plan) => plan.target(),)*
@@ -91,7 +106,7 @@ macro_rules! kinds {
 
             async fn run(&self, world: &World, options: &Options) -> Sight {
                 match self {
-                    $(Self::$variant(plan) => Box::pin(run::conduct(&**plan, world, options, Report::$variant)).await,)*
+                    $(Self::$variant(plan) => Box::pin(addresses::conduct(&**plan, world, options, Report::$variant)).await,)*
                 }
             }
         }
@@ -132,6 +147,11 @@ impl Plan {
     /// The target as the check names it, without credentials.
     pub fn target(&self) -> String {
         self.kind.target()
+    }
+
+    /// Whether a run only waits for the network, without computing much between: then many of them may share a task.
+    pub fn is_light(&self) -> bool {
+        self.kind.is_light()
     }
 
     /// How long a run may take.

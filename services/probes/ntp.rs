@@ -66,6 +66,10 @@ impl Probe for Ntp {
         }
     }
 
+    fn host(&self) -> &Host {
+        &self.server
+    }
+
     async fn run(&self, run: &mut Run<'_, NtpReport>) -> Result<String, Failure> {
         let server = run.resolve_port(&self.server, self.port).await?;
         run.enter(Phase::Send);

@@ -2,19 +2,19 @@
 
 use std::{io, net::IpAddr, time::Duration};
 
-use vantage_contract::v1::{PingProbe, PingReport, Reason};
+use vantage_contract::v1::{Attribution, PingProbe, PingReport, PingRequest, PingTiming, Reason, TimingSource};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid, Moment},
-    net::icmp::{Answer, BATCH, EchoSocket, Manner, random},
-    stopwatch::{self, Phase},
+    net::{
+        echo::{Fate, Landing, Order, Tally},
+        errqueue::SocketError,
+        icmp::Manner,
+    },
+    stopwatch::{Phase, to_proto},
     target::{self, Host, Options},
 };
-
-mod tally;
-
-use tally::{Stuffing, Tally};
 
 /// A ping, parsed.
 pub(crate) struct Ping {
@@ -25,6 +25,7 @@ pub(crate) struct Ping {
     manner: Manner,
     max_loss_percent: Option<f64>,
     max_latency: Option<Duration>,
+    request_timeout: Option<Duration>,
 }
 
 impl Probe for Ping {
@@ -58,10 +59,15 @@ impl Probe for Ping {
             None => None,
             limit => Some(target::duration("max_latency", limit, Duration::ZERO, Duration::from_nanos(1)..=Duration::from_secs(300))?),
         };
+        let request_timeout = match spec.request_timeout {
+            None => None,
+            limit => Some(target::duration("request_timeout", limit, Duration::ZERO, Duration::from_millis(1)..=Duration::from_secs(300))?),
+        };
         Ok(Self {
             host,
             count,
             spacing,
+            request_timeout,
             // At most 65 000, 255 and 63: checked above.
             payload_size: usize::try_from(payload_size).unwrap_or(56),
             manner: Manner {
@@ -78,71 +84,35 @@ impl Probe for Ping {
         self.host.to_string()
     }
 
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
     async fn run(&self, run: &mut Run<'_, PingReport>) -> Result<String, Failure> {
         let target = run.resolve(&self.host, None).await?;
         run.enter(Phase::Send);
-        let mut socket = EchoSocket::open(target, run.options.source, self.manner, self.payload_size)?;
-        let stuffing = Stuffing { cookie: u64::from_ne_bytes(random()?), size: self.payload_size };
-        let mut tally = Tally::new(stuffing);
-        let traffic = self.exchange(run, &mut socket, &mut tally, stuffing).await;
-        tally.drops = socket.drops();
-        run.report = tally.report(socket.style());
-        run.latency = tally.smallest();
-        let unsent = traffic.map_err(|error| Failure::of_io(format!("ping {target}"), &error, Moment::AtOnce))?;
-        self.judge(&tally, target, run.options.timeout, unsent)
+        // A little earlier than the deadline, so that the verdict is ours and not that of being cut off.
+        let end = run.deadline - (run.remaining() / 10).min(Duration::from_millis(5));
+        let order = Order {
+            target,
+            source: run.options.source,
+            manner: self.manner,
+            count: self.count,
+            spacing: self.spacing,
+            size: self.payload_size,
+            request_timeout: self.request_timeout,
+            end,
+        };
+        run.enter(Phase::Wait);
+        run.owed_by = Some("the echo engine");
+        let (landing, style) = run.world.echo.fly(order).await?;
+        run.report = report(&landing, style);
+        run.latency = landing.tally.smallest();
+        self.judge(&landing.tally, target, run.options.timeout, landing.unsent)
     }
 }
 
 impl Ping {
-    /// Sends and receives until nothing is awaited any more, or the time is up. Returns the error of the last request that did not leave.
-    async fn exchange(
-        &self,
-        run: &mut Run<'_, PingReport>,
-        socket: &mut EchoSocket,
-        tally: &mut Tally,
-        stuffing: Stuffing,
-    ) -> io::Result<Option<io::Error>> {
-        // A little earlier than the deadline, so that the verdict is ours and not that of being cut off.
-        let end = run.deadline - (run.remaining() / 10).min(Duration::from_millis(5));
-        let mut next = stopwatch::now();
-        let mut tried = 0;
-        let mut unsent = None;
-        loop {
-            for _ in 0..BATCH {
-                let Some(answer) = socket.receive()? else { break };
-                match answer {
-                    Answer::Reply { sequence, hop_limit, round_trip, payload } => {
-                        // What arrived after the end may be read before it is noticed.
-                        if socket.left_at(sequence).is_some_and(|left| left + round_trip.0 <= end) {
-                            tally.replied(sequence, &payload, round_trip, hop_limit);
-                        }
-                    }
-                    Answer::Error { sequence, error, .. } => tally.refused(sequence, error),
-                }
-            }
-            let now = stopwatch::now();
-            if now >= end || (tried == self.count && tally.is_settled()) {
-                return Ok(unsent);
-            }
-            if tried < self.count && now >= next {
-                match socket.send(&stuffing.payload(socket.next_sequence())) {
-                    Ok(()) => tally.sent(),
-                    Err(error) => unsent = Some(error),
-                }
-                tried += 1;
-                // The rhythm is kept; what was missed is not made good by a burst.
-                next = (next + self.spacing).max(now);
-                run.enter(Phase::Wait);
-                continue;
-            }
-            let wake = if tried < self.count { next.min(end) } else { end };
-            tokio::select! {
-                ready = socket.ready() => ready?,
-                () = tokio::time::sleep_until(wake) => {}
-            }
-        }
-    }
-
     /// What the accounts mean.
     fn judge(&self, tally: &Tally, target: IpAddr, timeout: Duration, unsent: Option<io::Error>) -> Result<String, Failure> {
         let (sent, answered) = (tally.sent_count(), tally.answered_count());
@@ -163,13 +133,18 @@ impl Ping {
             }
             if dropped > 0 {
                 let sentence = format!("{act}: {} packets were dropped at our own socket for want of room", tally.drops);
-                return Err(Failure::new(Reason::ResourceExhausted, vantage_contract::v1::Attribution::Vantage, sentence));
+                return Err(Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence));
             }
-            if tally.corrupt_count() > 0 {
-                let sentence = format!("{act}: {} replies, each with a changed payload", tally.corrupt_count());
+            if tally.corrupt > 0 {
+                let sentence = format!("{act}: {} replies, each with a changed payload", tally.corrupt);
                 return Err(Failure::target(Reason::MalformedAnswer, sentence));
             }
-            return Err(Failure::timed_out(format!("after {timeout:?} waiting for {whom}: no reply to {sent} requests")));
+            let (limit, late) = match (self.request_timeout, tally.late) {
+                (Some(limit), 0) => (limit, String::new()),
+                (Some(limit), late) => (limit, format!(", {late} came late")),
+                (None, _) => (timeout, String::new()),
+            };
+            return Err(Failure::timed_out(format!("after {limit:?} waiting for {whom}: no reply to {sent} requests{late}")));
         }
         let (min, mean, max) = (tally.smallest().map_or(Duration::ZERO, |(taken, _)| taken), tally.mean(), tally.largest());
         let (mean, max) = (mean.unwrap_or(min), max.unwrap_or(min));
@@ -197,13 +172,51 @@ impl Ping {
     }
 }
 
+/// The report of a flight over a socket of that style.
+fn report(landing: &Landing, style: &str) -> PingReport {
+    let tally = &landing.tally;
+    let request = |(sequence, fate): (u32, &Fate)| {
+        let (round_trip, timing) = match fate {
+            Fate::Answered(taken, source) => (Some(to_proto(*taken)), timing(*source)),
+            Fate::Open | Fate::Expired | Fate::Late | Fate::Refused => (None, PingTiming::Unspecified),
+        };
+        PingRequest { sequence, round_trip, timing: timing.into() }
+    };
+    PingReport {
+        sent_count: tally.sent_count(),
+        answered_count: tally.answered_count(),
+        duplicate_count: tally.duplicates,
+        corrupt_count: tally.corrupt,
+        out_of_order_count: tally.out_of_order,
+        local_drop_count: tally.drops,
+        min_round_trip: tally.smallest().map(|(taken, _)| to_proto(taken)),
+        mean_round_trip: tally.mean().map(to_proto),
+        max_round_trip: tally.largest().map(to_proto),
+        reply_hop_limit: tally.reply_hop_limit.into(),
+        requests: (0..).zip(tally.fates()).map(request).collect(),
+        errors: tally.errors.iter().filter_map(SocketError::to_proto).collect(),
+        socket: style.to_owned(),
+        late_count: tally.late,
+        clock_stepped: landing.stepped,
+    }
+}
+
+fn timing(source: TimingSource) -> PingTiming {
+    match source {
+        TimingSource::Unspecified => PingTiming::Unspecified,
+        TimingSource::User => PingTiming::User,
+        TimingSource::KernelReceive => PingTiming::KernelReceive,
+        TimingSource::Kernel => PingTiming::Kernel,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stopwatch::to_proto;
+    use crate::net::echo::{Reply, Stuffing};
 
     fn parse(spec: PingProbe, timeout: Duration) -> Result<Ping, Invalid> {
-        let options = Options { timeout, family: Default::default(), source: None, resolver: None };
+        let options = Options { timeout, family: Default::default(), selection: Default::default(), source: None, resolver: None };
         Ping::parse(&PingProbe { host: "192.0.2.1".into(), ..spec }, &options)
     }
 
@@ -241,13 +254,16 @@ mod tests {
         let ping = parse(PingProbe { max_loss_percent: Some(0.0), ..PingProbe::default() }, Duration::from_secs(5)).unwrap();
         let target = IpAddr::from([192, 0, 2, 1]);
         let stuffing = Stuffing { cookie: 1, size: 56 };
-        let mut tally = Tally::new(stuffing);
+        let mut tally = Tally::new(stuffing, 2);
         tally.sent();
         tally.sent();
         tally.drops = 2;
         let failure = ping.judge(&tally, target, Duration::from_secs(5), None).unwrap_err();
         assert_eq!(failure.reason, Reason::ResourceExhausted);
-        tally.replied(0, &stuffing.payload(0), (Duration::from_millis(1), vantage_contract::v1::TimingSource::Kernel), None);
+        let mut payload = [0; 56];
+        stuffing.write(0, &mut payload);
+        let round_trip = (Duration::from_millis(1), TimingSource::Kernel);
+        tally.replied(0, Reply { sequence: 0, payload: &payload, round_trip, late: false, hop_limit: None });
         tally.drops = 1;
         assert!(ping.judge(&tally, target, Duration::from_secs(5), None).is_ok());
         tally.drops = 0;

@@ -12,7 +12,7 @@ use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_res
 use crate::{
     Probe,
     failure::Failure,
-    net::resolve::Resolver,
+    net::{echo::EchoEngine, resolve::Resolver},
     stopwatch::{self, Phase, Stopwatch},
     target::{Destination, Gate, Host, Options},
 };
@@ -24,12 +24,19 @@ pub struct World {
     pub gate: Arc<dyn Gate>,
     /// Resolves the names of targets.
     pub resolver: Arc<Resolver>,
+    /// Sends all pings.
+    pub echo: Arc<EchoEngine>,
 }
 
 impl World {
     /// A world with this gate and the system's resolver settings.
     pub fn new(gate: Arc<dyn Gate>) -> Self {
-        Self { gate, resolver: Arc::new(Resolver::system()) }
+        Self::with_resolver(gate, Resolver::system())
+    }
+
+    /// A world with this gate and this resolver.
+    pub fn with_resolver(gate: Arc<dyn Gate>, resolver: Resolver) -> Self {
+        Self { gate, resolver: Arc::new(resolver), echo: Arc::default() }
     }
 }
 
@@ -54,6 +61,8 @@ pub struct Sight {
     pub latency: Option<(Duration, TimingSource)>,
     /// What this kind of probe saw; none where nothing was sent.
     pub report: Option<Report>,
+    /// What was seen of each address, where all of them were probed. Each has its address, and none of its own.
+    pub addresses: Vec<Sight>,
 }
 
 /// A run under way: where a kind finds its world, and leaves its findings.
@@ -66,12 +75,18 @@ pub struct Run<'w, R> {
     pub deadline: Instant,
     /// The phases.
     pub watch: Stopwatch,
+    /// The one address that this run is for, where all addresses of the target are probed.
+    pub(crate) pinned: Option<IpAddr>,
+    /// The target's own host, to which that address belongs.
+    pub(crate) home: &'w Host,
     /// The address that is probed; set by [`resolve`](Run::resolve) or by the kind.
     pub address: Option<IpAddr>,
     /// The one number that stands for this probe.
     pub latency: Option<(Duration, TimingSource)>,
     /// What was seen so far.
     pub report: R,
+    /// The part of Vantage that has to say before the deadline what became of the run: if it does not, the fault is ours.
+    pub owed_by: Option<&'static str>,
 }
 
 impl<R> Run<'_, R> {
@@ -91,9 +106,13 @@ impl<R> Run<'_, R> {
     }
 
     /// Resolves the target (phase `resolve`), asks the gate, and remembers the address as the one that is probed. `port` is for the gate.
+    /// Where this run is for one address of the target, that is what its host resolves to; other hosts, as of redirects, are as ever.
     pub async fn resolve(&mut self, host: &Host, port: Option<u16>) -> Result<IpAddr, Failure> {
         self.enter(Phase::Resolve);
-        let address = self.world.resolver.first_address(host, self.options, self.world.gate.as_ref(), self.deadline).await?;
+        let address = match self.pinned.filter(|_| host == self.home) {
+            Some(address) => address,
+            None => self.world.resolver.first_address(host, self.options, self.world.gate.as_ref(), self.deadline).await?,
+        };
         self.permit(address, port)?;
         self.address = Some(address);
         Ok(address)
@@ -116,15 +135,37 @@ pub(crate) fn permit(gate: &dyn Gate, address: IpAddr, port: Option<u16>) -> Res
         .map_err(|rule| Failure::new(Reason::PolicyDenied, Attribution::Vantage, rule))
 }
 
-/// Runs a probe of one kind to its end, or to its deadline.
-pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Options, wrap: fn(P::Report) -> Report) -> Sight {
-    let start = stopwatch::now();
-    let deadline = start + options.timeout;
-    let mut run =
-        Run { world, options, deadline, watch: Stopwatch::start(start), address: None, latency: None, report: P::Report::default() };
+/// Runs a probe of one kind to its end, or to its deadline; of the `pinned` address where there is one.
+pub(crate) async fn conduct<P: Probe>(
+    probe: &P,
+    world: &World,
+    options: &Options,
+    deadline: Instant,
+    pinned: Option<IpAddr>,
+    wrap: fn(P::Report) -> Report,
+) -> Sight {
+    let watch = Stopwatch::start(stopwatch::now());
+    let mut run = Run {
+        world,
+        options,
+        deadline,
+        watch,
+        pinned,
+        home: probe.host(),
+        address: None,
+        latency: None,
+        report: P::Report::default(),
+        owed_by: None,
+    };
     let verdict = match tokio::time::timeout_at(deadline, probe.run(&mut run)).await {
         Ok(verdict) => verdict,
-        Err(_) => Err(overdue(run.watch.phase(), run.address, &probe.target(), options)),
+        Err(_) => Err(match run.owed_by {
+            Some(part) => {
+                let sentence = format!("{}: {part} was too busy to say in time what became of it", probe.target());
+                Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence)
+            }
+            None => overdue(run.watch.phase(), run.address, &probe.target(), options),
+        }),
     };
     let Run { watch, address, latency, report, .. } = run;
     let (duration, phases) = watch.stop(stopwatch::now());
@@ -134,7 +175,9 @@ pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Option
     };
     // A denied or unknown address means that nothing was sent: there is nothing to report.
     let report = address.map(|_| wrap(report));
-    Sight { outcome, reason, attribution, summary, address, duration, phases, latency, report }
+    // Redirects may have led elsewhere since, but this is about the address it is for.
+    let address = pinned.or(address);
+    Sight { outcome, reason, attribution, summary, address, duration, phases, latency, report, addresses: Vec::new() }
 }
 
 /// What a deadline means depends on what was going on.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use vantage_contract::v1::{AddressFamily, Probe};
+use vantage_contract::v1::{AddressFamily, AddressSelection, Probe};
 
 use crate::failure::Invalid;
 
@@ -109,6 +109,49 @@ pub enum Family {
     V6,
 }
 
+/// Which of the addresses that count are probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Selection {
+    /// The first.
+    #[default]
+    First,
+    /// Each, and so many have to pass.
+    All(Required),
+}
+
+/// How many of a target's addresses have to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    /// As many as there are.
+    Every,
+    /// So many; at least 1.
+    AtLeast(usize),
+}
+
+/// The most addresses of one name that are probed.
+pub const MAX_ADDRESSES: usize = 64;
+
+impl Selection {
+    fn parse(probe: &Probe) -> Result<Self, Invalid> {
+        let require = probe.require.as_str();
+        match AddressSelection::try_from(probe.addresses) {
+            Ok(AddressSelection::Unspecified | AddressSelection::First) if require.is_empty() => Ok(Self::First),
+            Ok(AddressSelection::Unspecified | AddressSelection::First) => {
+                Err(Invalid::new("require", "means nothing where only the first address is probed: it goes with addresses \"all\""))
+            }
+            Ok(AddressSelection::All) => match (require, require.parse()) {
+                ("" | "all", _) => Ok(Self::All(Required::Every)),
+                ("any", _) => Ok(Self::All(Required::AtLeast(1))),
+                (_, Ok(count @ 1..=MAX_ADDRESSES)) => Ok(Self::All(Required::AtLeast(count))),
+                _ => {
+                    Err(Invalid::new("require", format!("must be \"all\", \"any\" or a number from 1 to {MAX_ADDRESSES}, is {require:?}")))
+                }
+            },
+            Err(_) => Err(Invalid::new("addresses", format!("{} is not a selection", probe.addresses))),
+        }
+    }
+}
+
 /// The options that all kinds share, parsed.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -116,6 +159,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Which addresses count; a source address narrows it.
     pub family: Family,
+    /// Which of them are probed.
+    pub selection: Selection,
     /// The local address to send from.
     pub source: Option<IpAddr>,
     /// The server that resolves the target's name; none: the system's settings.
@@ -152,7 +197,7 @@ impl Options {
                     .map_err(|_| Invalid::new("resolver", format!("{text:?} is neither an address nor address:port")))?,
             ),
         };
-        Ok(Self { timeout, family, source, resolver })
+        Ok(Self { timeout, family, selection: Selection::parse(probe)?, source, resolver })
     }
 }
 
@@ -206,6 +251,33 @@ mod tests {
         assert_eq!(Options::parse(&probe, Duration::from_secs(5)).unwrap().family, Family::V6);
         let probe = Probe { address_family: AddressFamily::Ipv4.into(), ..probe };
         assert_eq!(Options::parse(&probe, Duration::from_secs(5)).unwrap_err().field, "source_address");
+    }
+
+    #[test]
+    fn so_many_of_all_addresses_may_be_required_and_none_of_the_first() {
+        let parse = |addresses: AddressSelection, require: &str| {
+            let probe = Probe { addresses: addresses.into(), require: require.into(), ..Probe::default() };
+            Options::parse(&probe, Duration::from_secs(5)).map(|options| options.selection).map_err(|invalid| invalid.to_string())
+        };
+        for (require, selection) in [
+            ("", Selection::All(Required::Every)),
+            ("all", Selection::All(Required::Every)),
+            ("any", Selection::All(Required::AtLeast(1))),
+            ("1", Selection::All(Required::AtLeast(1))),
+            ("64", Selection::All(Required::AtLeast(64))),
+        ] {
+            assert_eq!(parse(AddressSelection::All, require), Ok(selection), "{require:?}");
+        }
+        for wrong in ["0", "65", "-1", "most", "ALL", "2.0"] {
+            let said = parse(AddressSelection::All, wrong).unwrap_err();
+            assert_eq!(said, format!("require: must be \"all\", \"any\" or a number from 1 to 64, is {wrong:?}"));
+        }
+        assert_eq!(parse(AddressSelection::Unspecified, ""), Ok(Selection::First));
+        for first in [AddressSelection::Unspecified, AddressSelection::First] {
+            assert!(parse(first, "any").unwrap_err().starts_with("require: means nothing"));
+        }
+        let unknown = Probe { addresses: 9, ..Probe::default() };
+        assert_eq!(Options::parse(&unknown, Duration::from_secs(5)).unwrap_err().field, "addresses");
     }
 
     #[test]

@@ -46,8 +46,16 @@ impl Probe for Tcp {
         })
     }
 
+    fn is_light(&self) -> bool {
+        self.tls.is_none() && self.steps.is_empty()
+    }
+
     fn target(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
     }
 
     async fn run(&self, run: &mut Run<'_, TcpReport>) -> Result<String, Failure> {

@@ -1,7 +1,7 @@
 //! Traceroute: the path to the target, by packets whose hop limit runs out on the way (RFC 792, RFC 4443).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     io,
     net::{IpAddr, SocketAddr},
@@ -10,7 +10,9 @@ use std::{
 
 use ring::digest;
 use tokio::time::Instant;
-use vantage_contract::v1::{Attribution, Reason, TracerouteAnswer, TracerouteHop, TracerouteMethod, TracerouteProbe, TracerouteReport};
+use vantage_contract::v1::{
+    Attribution, MplsLabel, Reason, TracerouteAnswer, TracerouteHop, TracerouteMethod, TracerouteProbe, TracerouteReport,
+};
 
 use crate::{
     Probe, Run,
@@ -18,14 +20,25 @@ use crate::{
     net::icmp::BATCH,
     stopwatch::{self, Phase, to_proto},
     target::{self, Host, Options},
-    wire::icmp::{Version, is_hop_limit_exceeded, is_port_unreachable},
+    wire::{
+        extension::Label,
+        icmp::{Version, is_hop_limit_exceeded, is_port_unreachable},
+    },
 };
 
 mod flight;
+#[cfg(test)]
+mod simulation;
 mod trace;
 
 use flight::{Flight, Heard};
 use trace::{Answer, Hop, Limits, Next, Trace, Word};
+
+/// How long names of hops may take.
+const NAMES_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the kernel keeps for itself of a quoted datagram.
+const UDP_HEADER: usize = 8;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +55,7 @@ pub(crate) struct Traceroute {
     host: Host,
     method: Method,
     limits: Limits,
+    hop_names: bool,
 }
 
 impl Probe for Traceroute {
@@ -72,7 +86,7 @@ impl Probe for Traceroute {
             patience,
             in_lanes: matches!(method, Method::Tcp(_)),
         };
-        Ok(Self { host, method, limits })
+        Ok(Self { host, method, limits, hop_names: spec.hop_names })
     }
 
     fn target(&self) -> String {
@@ -82,19 +96,28 @@ impl Probe for Traceroute {
         }
     }
 
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
     async fn run(&self, run: &mut Run<'_, TracerouteReport>) -> Result<String, Failure> {
         let port = match self.method {
             Method::Icmp => None,
             Method::Udp(port) | Method::Tcp(port) => Some(port),
         };
+        run.enter(Phase::Resolve);
+        if let (true, Some(server)) = (self.hop_names, run.options.resolver) {
+            run.permit(server.ip(), Some(server.port()))?;
+        }
         let target = run.resolve(&self.host, port).await?;
         run.enter(Phase::Send);
         run.report.method = self.method.name().to_owned();
         let mut flight = match self.method {
             Method::Icmp => Flight::echo(target, run.options.source)?,
             Method::Udp(port) => Flight::udp(SocketAddr::new(target, port), run.options.source)?,
-            Method::Tcp(port) => Flight::tcp(SocketAddr::new(target, port), run.options.source),
+            Method::Tcp(port) => Flight::tcp(SocketAddr::new(target, port), run.options.source, self.limits.patience),
         };
+        run.report.socket = flight.style().to_owned();
         let mut trace = Trace::new(self.limits);
         let traffic = self.exchange(run, &mut flight, &mut trace, target).await;
         report(&mut run.report, &trace);
@@ -103,7 +126,12 @@ impl Probe for Traceroute {
             answers.filter(|answer| answer.word == Word::Target).map(|answer| answer.round_trip).min_by_key(|(taken, _)| *taken)
         });
         let is_complete = traffic.map_err(|error| Failure::of_io(self.act(target), &error, Moment::AtOnce))?;
-        self.judge(&trace, target, (!is_complete).then_some(run.options.timeout))
+        let verdict = self.judge(&trace, target, (!is_complete).then_some(run.options.timeout));
+        if self.hop_names && is_complete {
+            drop(flight);
+            name_hops(run).await;
+        }
+        verdict
     }
 }
 
@@ -131,6 +159,18 @@ impl Method {
 }
 
 impl Traceroute {
+    /// Takes down what came back.
+    fn hear(&self, trace: &mut Trace, heard: Heard, target: IpAddr) {
+        let word = self.method.word(&heard, target);
+        let labels = heard.labels(if matches!(self.method, Method::Udp(_)) { UDP_HEADER } else { 0 });
+        match (heard.number, heard.round_trip) {
+            (Some(number), Some(round_trip)) => {
+                trace.answered(number, Answer { from: heard.from, round_trip, error: heard.error, word, labels });
+            }
+            _ => trace.unattributed(),
+        }
+    }
+
     /// Sends and receives until the trace is complete (true), or the time is up (false).
     async fn exchange(
         &self,
@@ -144,13 +184,7 @@ impl Traceroute {
         loop {
             for _ in 0..BATCH {
                 let Some(heard) = flight.receive(trace.only_open())? else { break };
-                let word = self.method.word(&heard, target);
-                match (heard.number, heard.round_trip) {
-                    (Some(number), Some(round_trip)) => {
-                        trace.answered(number, Answer { from: heard.from, round_trip, error: heard.error, word });
-                    }
-                    _ => trace.unattributed(),
-                }
+                self.hear(trace, heard, target);
             }
             let now = stopwatch::now();
             if now >= end {
@@ -243,9 +277,32 @@ fn hop_to_proto(hop_limit: u32, hop: &Hop) -> TracerouteHop {
                 address: answer.from.to_string(),
                 round_trip: Some(to_proto(answer.round_trip.0)),
                 error: answer.error.as_ref().and_then(|error| error.to_proto()),
-                ..TracerouteAnswer::default()
+                name: String::new(),
+                mpls_labels: answer.labels.iter().map(label_to_proto).collect(),
             })
             .collect(),
+    }
+}
+
+fn label_to_proto(label: &Label) -> MplsLabel {
+    MplsLabel {
+        label: label.label,
+        traffic_class: label.traffic_class.into(),
+        bottom_of_stack: label.bottom_of_stack,
+        ttl: label.ttl.into(),
+    }
+}
+
+/// Looks up the names of those that answered, and writes them into the report. The trace is over, and its verdict does not depend on them.
+async fn name_hops(run: &mut Run<'_, TracerouteReport>) {
+    run.enter(Phase::Resolve);
+    let end = run.last_call().min(stopwatch::now() + NAMES_WITHIN);
+    let answers = || run.report.hops.iter().flat_map(|hop| &hop.answers);
+    let addresses: BTreeSet<IpAddr> = answers().filter_map(|answer| answer.address.parse().ok()).collect();
+    let names = run.world.resolver.names_of(addresses, run.options.resolver, end).await;
+    for answer in run.report.hops.iter_mut().flat_map(|hop| &mut hop.answers) {
+        let name = answer.address.parse().ok().and_then(|address: IpAddr| names.get(&address));
+        answer.name = name.cloned().unwrap_or_default();
     }
 }
 
@@ -300,7 +357,13 @@ mod tests {
     use super::*;
 
     fn parse(spec: TracerouteProbe) -> Result<Traceroute, Invalid> {
-        let options = Options { timeout: Duration::from_secs(30), family: Default::default(), source: None, resolver: None };
+        let options = Options {
+            timeout: Duration::from_secs(30),
+            family: Default::default(),
+            selection: Default::default(),
+            source: None,
+            resolver: None,
+        };
         Traceroute::parse(&TracerouteProbe { host: "192.0.2.1".into(), ..spec }, &options)
     }
 
@@ -311,6 +374,7 @@ mod tests {
             round_trip: (Duration::from_millis(1), TimingSource::Kernel),
             error: None,
             word: Word::Passing,
+            labels: Vec::new(),
         };
         let mut path = vec![Hop::default(); hops.len()];
         for (hop, last) in path.iter_mut().zip(hops).filter(|(_, last)| **last > 0) {

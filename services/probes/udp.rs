@@ -68,6 +68,10 @@ impl Probe for Udp {
         format!("{}:{}", self.host, self.port)
     }
 
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
     async fn run(&self, run: &mut Run<'_, UdpReport>) -> Result<String, Failure> {
         let remote = run.resolve_port(&self.host, self.port).await?;
         run.enter(Phase::Send);

@@ -1,7 +1,7 @@
 //! Scripted DNS servers, built on another codec than the probes'.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::{
         Arc, Mutex,
@@ -11,7 +11,7 @@ use std::{
 
 use hickory_proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
-    rr::{Name, RData, Record},
+    rr::{Name, RData, Record, RecordType},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -135,6 +135,28 @@ impl DnsServer {
     /// Starts a server that gives one well-made answer to each question.
     pub(crate) async fn honest(mut script: impl FnMut(&Asked) -> Message + Send + 'static) -> Self {
         Self::start(move |asked| vec![bytes(&script(asked))]).await
+    }
+
+    /// Starts a server that knows these names, in lower case and with the final dot, and their addresses of both families.
+    pub(crate) async fn zone(names: &[(&str, &[&str])]) -> Self {
+        let names: Vec<(String, Vec<IpAddr>)> = names
+            .iter()
+            .map(|(name, addresses)| ((*name).to_owned(), addresses.iter().map(|address| address.parse().expect("an address")).collect()))
+            .collect();
+        Self::honest(move |asked| {
+            let query = &asked.message.queries[0];
+            let name = query.name().to_ascii();
+            let Some((name, addresses)) = names.iter().find(|(known, _)| *known == name) else {
+                return asked.refused_as(ResponseCode::NXDomain);
+            };
+            let records: Vec<_> = addresses
+                .iter()
+                .filter(|address| address.is_ipv4() == (query.query_type() == RecordType::A))
+                .map(|address| (name.as_str(), 60, RData::from(*address)))
+                .collect();
+            asked.with(&records)
+        })
+        .await
     }
 
     /// How many questions came.

@@ -16,4 +16,5 @@ pub(crate) mod servers;
 pub(crate) mod signed;
 pub(crate) mod stage;
 pub(crate) mod tls;
+pub(crate) mod tunnel;
 pub(crate) mod udp;

@@ -32,7 +32,7 @@ pub(crate) fn assert_ended_by_the_timeout(sight: &Sight) {
     assert!(sight.duration >= Duration::from_millis(290), "{sight:?}");
 }
 
-/// Runs a probe; whatever it saw, its phases add up to its duration and are not longer than its timeout allows.
+/// Runs a probe; whatever it saw, of its addresses too, its phases add up to its duration and are not longer than its timeout allows.
 pub(crate) async fn run(probe: &Probe) -> Sight {
     run_behind(probe, Arc::new(OpenGate)).await
 }
@@ -58,7 +58,10 @@ pub(crate) async fn run_in(probe: &Probe, world: &World) -> Sight {
         }
         sight = &mut running => (sight, timeout),
     };
-    assert_eq!(sight.phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), sight.duration, "{sight:?}");
+    for sight in std::iter::once(&sight).chain(&sight.addresses) {
+        assert_eq!(sight.phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), sight.duration, "{sight:?}");
+    }
+    assert!(sight.addresses.iter().all(|address| address.duration <= sight.duration), "{sight:?}");
     assert!(sight.duration <= rang + Duration::from_millis(200), "the timer rang after {rang:?}: {sight:?}");
     // Whatever kept the timer from ringing.
     assert!(sight.duration <= timeout + Duration::from_secs(2), "{sight:?}");

@@ -76,6 +76,15 @@ fn write_last(last: &ProbeResult, common: &Labels, sheet: &mut Sheet) {
         let help = "When the newest probe started, or was due where it did not run, on the monitor's clock.";
         sheet.gauge("vantage_check_last_timestamp", Some(Unit::Seconds), help, common.clone(), seconds(time.seconds, time.nanos));
     }
+    // Counts, and no series for each address: names change theirs as they like.
+    if !last.address_results.is_empty() {
+        for outcome in [Outcome::Passed, Outcome::Failed, Outcome::Undetermined] {
+            let count = last.address_results.iter().filter(|result| result.outcome == i32::from(outcome)).count();
+            let help = "How many of the addresses of the target's name had this outcome in the newest result that probed them all.";
+            let labels = with(common, [("outcome", &words::outcome(outcome.into()))]);
+            sheet.gauge("vantage_check_addresses", None, help, labels, count as f64);
+        }
+    }
     let mut phases = BTreeMap::new();
     for phase in last.phases.iter().filter(|phase| is_label_like(&phase.name)) {
         if phases.len() < PHASES || phases.contains_key(phase.name.as_str()) {

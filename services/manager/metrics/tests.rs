@@ -109,6 +109,22 @@ async fn unset_fields_have_no_series_and_enumerations_one_for_each_value() {
 }
 
 #[tokio::test]
+async fn the_addresses_of_a_name_are_counted_and_have_no_series_of_their_own() {
+    let desk = desk();
+    desk.expect(vec![place(check("web", v1::probe::Kind::Https(v1::HttpProbe::default())), &["a"])]);
+    let sub = |last: usize| ProbeResult { address: format!("192.0.2.{last}"), ..https(1) };
+    let all = ProbeResult { report: None, address_results: (0..64).map(sub).collect(), ..https(1) };
+    desk.take(vec![all]).await.unwrap();
+    let text = scrape(&desk);
+    assert_open_metrics(&text);
+    let line = |outcome: &str| format!("vantage_check_addresses{{check=\"web\",monitor=\"m\",kind=\"https\",outcome=\"{outcome}\"}}");
+    for (outcome, count) in [("passed", "64.0"), ("failed", "0.0"), ("undetermined", "0.0")] {
+        assert!(text.contains(&format!("{} {count}\n", line(outcome))), "{text}");
+    }
+    assert!(!text.contains("192.0.2.") && !text.contains("vantage_https_status"), "{text}");
+}
+
+#[tokio::test]
 async fn the_series_of_a_removed_check_end() {
     let desk = desk();
     desk.expect(vec![place(check("web", v1::probe::Kind::Https(v1::HttpProbe::default())), &["a"])]);

@@ -23,6 +23,9 @@ use crate::{
 /// The longest text shown in a cell, in characters. The whole is in the API.
 const CELL: usize = 300;
 
+/// The most addresses shown of one result; the contract has no more.
+const ADDRESSES: usize = 64;
+
 /// The order of the table: what needs somebody comes first.
 const ORDER: [State; 4] = [State::Down, State::Degraded, State::Unknown, State::Up];
 
@@ -122,13 +125,36 @@ fn result(html: &mut Html, line: &LineView, history: &[Arc<ProbeResult>]) {
     if !attribution.is_empty() {
         html.markup(" <span class=\"quiet\">").text(&attribution).markup("</span>");
     }
-    html.markup("<small title=\"").short(&last.summary, CELL).markup("\"><bdi>").short(&last.summary, CELL).markup("</bdi></small></td>");
-    let latency = last.latency.and_then(|latency| latency.try_into().ok());
-    html.markup("<td class=\"number\">").text(&latency.map(super::words::precise).unwrap_or_else(|| "–".to_owned())).markup("</td><td>");
+    html.markup("<small title=\"").short(&last.summary, CELL).markup("\"><bdi>").short(&last.summary, CELL).markup("</bdi></small>");
+    addresses(html, &last.address_results);
+    html.markup("</td><td class=\"number\">").text(&latency(last)).markup("</td><td>");
     strip::draw(html, history);
     // A result that says nothing about the target is not old, it just has no say.
     let old = !line.fresh && state::say(last.outcome).is_some();
     html.markup("</td><td class=\"number age\">").text(&age(line.age)).markup(if old { " (old)" } else { "" }).markup("</td>");
+}
+
+/// The sub-results of the addresses of a name, where all were probed.
+fn addresses(html: &mut Html, results: &[ProbeResult]) {
+    if results.is_empty() {
+        return;
+    }
+    html.markup("<ul class=\"addresses\">");
+    for result in results.iter().take(ADDRESSES) {
+        let (outcome, reason) = (words::outcome(result.outcome), words::reason(result.reason));
+        html.markup("<li title=\"").short(&result.summary, CELL).markup("\"><span class=\"outcome ").text(&outcome).markup("\">");
+        html.text(&outcome).markup("</span> <bdi>").short(&result.address, CELL).markup("</bdi> ");
+        match reason.is_empty() {
+            true => html.markup("<span class=\"quiet\">").text(&latency(result)).markup("</span></li>"),
+            false => html.markup("<code>").text(&reason).markup("</code></li>"),
+        };
+    }
+    html.markup("</ul>");
+}
+
+fn latency(result: &ProbeResult) -> String {
+    let latency = result.latency.and_then(|latency| latency.try_into().ok());
+    latency.map(super::words::precise).unwrap_or_else(|| "–".to_owned())
 }
 
 fn monitors(html: &mut Html, links: &[LinkView]) {

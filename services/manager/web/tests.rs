@@ -75,6 +75,38 @@ async fn the_page_shows_each_check_and_hostile_text_as_text() {
 }
 
 #[tokio::test]
+async fn sub_results_are_on_the_page_and_in_the_api() {
+    let desk = desk();
+    desk.expect(vec![place(check("all", Kind::Ping(v1::PingProbe::default())), &["a"])]);
+    let sub = |address: &str| ProbeResult {
+        address: address.into(),
+        outcome: Outcome::Passed.into(),
+        latency: Some(duration(0.0123)),
+        report: Some(Report::Ping(v1::PingReport { sent_count: 3, ..v1::PingReport::default() })),
+        ..ProbeResult::default()
+    };
+    let refused = ProbeResult {
+        outcome: Outcome::Failed.into(),
+        reason: Reason::Refused.into(),
+        summary: "<i>refused</i>".into(),
+        ..sub("2001:db8::1")
+    };
+    let all = ProbeResult { address_results: vec![sub("192.0.2.1"), refused], ..result("all", 1, Outcome::Passed) };
+    desk.take(vec![all]).await.unwrap();
+    let page = text(get(&desk, "/").await).await;
+    for expected in [
+        "<span class=\"outcome passed\">passed</span> <bdi>192.0.2.1</bdi> <span class=\"quiet\">12.3 ms</span>",
+        "<li title=\"&lt;i&gt;refused&lt;/i&gt;\"><span class=\"outcome failed\">failed</span> <bdi>2001:db8::1</bdi> <code>refused</code>",
+    ] {
+        assert!(page.contains(expected), "{expected}\n{page}");
+    }
+    let results = json(get(&desk, "/api/results?check=all").await).await;
+    let [first, second] = results["results"][0]["address_results"].as_array().unwrap().as_slice() else { panic!("{results}") };
+    assert_eq!((&first["address"], &first["ping"]["sent_count"]), (&"192.0.2.1".into(), &3.into()));
+    assert_eq!(second["reason"], "REASON_REFUSED");
+}
+
+#[tokio::test]
 async fn the_page_may_run_our_own_script_and_nothing_else() {
     let desk = furnished().await;
     for path in ["/", "/page.js", "/page.css", "/api/checks", "/nowhere"] {

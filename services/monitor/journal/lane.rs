@@ -48,8 +48,8 @@ pub struct Lane {
     writing_bytes: u64,
     /// There is a stream to send into.
     attached: bool,
-    /// What follows the cursor, and its bytes as encoded.
-    ready: VecDeque<ProbeResult>,
+    /// What follows the cursor, each with its length as encoded, and all their bytes.
+    ready: VecDeque<(ProbeResult, usize)>,
     ready_bytes: usize,
     /// The last sequence in `ready`, or the cursor.
     ready_through: u64,
@@ -123,21 +123,18 @@ impl Lane {
         &self.session
     }
 
-    /// Appends a record. It gets its session and sequence, and is returned with them.
-    pub fn append(&mut self, order: OrderId, mut record: ProbeResult, now: Instant) -> ProbeResult {
+    /// Appends a record. It gets its session and sequence; a copy of it with them is returned where it is `watched`.
+    pub fn append(&mut self, order: OrderId, mut record: ProbeResult, now: Instant, watched: bool) -> Option<ProbeResult> {
         let first = self.last + 1;
         self.last += 1 + std::mem::take(&mut self.gap);
         record.sequence = self.last;
         record.sequence_count = self.last + 1 - first;
         record.session.clone_from(&self.session);
-        let entry = Entry {
-            first,
-            last: self.last,
-            order,
-            run: record.run,
-            run_count: record.run_count.max(1),
-            encoded: record.encode_to_vec().into(),
-        };
+        let (run, run_count, encoded) = (record.run, record.run_count.max(1), Bytes::from(record.encode_to_vec()));
+        let copy = watched.then(|| record.clone());
+        let waits = self.ready_bytes as u64 + self.unwritten_bytes() < READY_BYTES as u64;
+        let record = (self.attached && waits).then(|| Box::new(record));
+        let entry = Entry { first, last: self.last, order, run, run_count, encoded, record };
         match self.marks.back_mut() {
             Some((last, at)) if now.saturating_duration_since(*at) < MARK_INTERVAL => *last = self.last,
             _ => self.marks.push_back((self.last, now)),
@@ -147,7 +144,7 @@ impl Lane {
         if self.pending_bytes > self.compact_at {
             self.compact();
         }
-        record
+        copy
     }
 
     /// The disk is too slow, or takes nothing at all: the oldest that waits becomes accounts, until an eighth is free.
@@ -173,6 +170,7 @@ impl Lane {
                 run: record.run,
                 run_count: record.run_count,
                 encoded: record.encode_to_vec().into(),
+                record: None,
             };
             account_bytes += entry.encoded.len() as u64;
             self.pending.push_front(entry);
@@ -219,19 +217,18 @@ impl Lane {
             // What was just measured need not be read back, as long as the stream keeps up.
             let follows = self.attached && self.ready_through == self.written && !self.trimming && self.fetching.is_none();
             self.written = entry.last;
-            if follows
-                && self.ready_bytes < READY_BYTES
-                && let Ok(record) = ProbeResult::decode(entry.encoded)
-            {
-                self.make_ready(record);
+            if follows && self.ready_bytes < READY_BYTES {
+                let length = entry.encoded.len();
+                let record = entry.record.map(|record| *record).or_else(|| ProbeResult::decode(entry.encoded).ok());
+                record.into_iter().for_each(|record| self.make_ready(record, length));
             }
         }
     }
 
-    fn make_ready(&mut self, record: ProbeResult) {
-        self.ready_bytes += record.encoded_len();
+    fn make_ready(&mut self, record: ProbeResult, length: usize) {
+        self.ready_bytes += length;
         self.ready_through = record.sequence;
-        self.ready.push_back(record);
+        self.ready.push_back((record, length));
     }
 
     /// The disk knows an acknowledgement.
@@ -260,8 +257,8 @@ impl Lane {
             // It was sent in an earlier stream.
             self.cursor = self.acknowledged;
             self.ready_through = self.ready_through.max(self.cursor);
-            while let Some(record) = self.ready.pop_front_if(|record| record.sequence <= self.cursor) {
-                self.ready_bytes -= record.encoded_len();
+            while let Some((_, length)) = self.ready.pop_front_if(|(record, _)| record.sequence <= self.cursor) {
+                self.ready_bytes -= length;
             }
         }
         while self.marks.front().is_some_and(|(last, _)| *last <= self.acknowledged) {
@@ -298,7 +295,12 @@ impl Lane {
         for (last, body) in blocks {
             let records: Option<Vec<ProbeResult>> = body.and_then(|body| super::records(body).collect::<Result<_, _>>().ok());
             match records {
-                Some(records) => records.into_iter().filter(|record| record.sequence > after).for_each(|record| self.make_ready(record)),
+                Some(records) => {
+                    for record in records.into_iter().filter(|record| record.sequence > after) {
+                        let length = record.encoded_len();
+                        self.make_ready(record, length);
+                    }
+                }
                 None if self.ready.is_empty() => {
                     tracing::error!(session = self.session, after = self.cursor, last, "results of the journal are lost: it was damaged");
                     (self.cursor, self.ready_through) = (last, last);
@@ -319,16 +321,16 @@ impl Lane {
         !self.ready.is_empty() && self.may_send()
     }
 
-    /// The next record to send.
-    pub fn send(&mut self) -> Option<ProbeResult> {
+    /// The next record to send, and its length as encoded.
+    pub fn send(&mut self) -> Option<(ProbeResult, usize)> {
         if !self.may_send() {
             return None;
         }
-        let record = self.ready.pop_front()?;
-        self.ready_bytes -= record.encoded_len();
+        let (record, length) = self.ready.pop_front()?;
+        self.ready_bytes -= length;
         self.cursor = record.sequence;
         self.sent = self.sent.max(self.cursor);
-        Some(record)
+        Some((record, length))
     }
 
     /// What has to be dropped for the bounds at `now`; it is not looked for again until [`trimmed`](Self::trimmed).

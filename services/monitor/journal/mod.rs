@@ -45,6 +45,8 @@ pub struct Entry {
     pub run_count: u64,
     /// The record, encoded: a fifth of its size as a message.
     pub encoded: Bytes,
+    /// The record itself, where it is about to be sent and memory allows: decoding it again would cost as much as encoding it did.
+    pub record: Option<Box<ProbeResult>>,
 }
 
 /// Records that are written together.

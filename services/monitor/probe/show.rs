@@ -43,14 +43,36 @@ pub(super) fn result(result: &ProbeResult, zone: &TimeZone) -> String {
     facts.push(format!("from {}{from}", printable(&result.monitor)));
     let _ = writeln!(out, "{}", facts.join(" · "));
     phases(result, &mut out);
-    let report = json::dynamic(result);
-    for (field, value) in report.fields() {
-        if let (Some("report"), Value::Message(report)) = (field.containing_oneof().as_ref().map(|oneof| oneof.name()), value) {
-            let _ = writeln!(out, "\nreport");
-            message(report, 1, zone, &mut out);
+    report(result, "report", zone, &mut out);
+    if !result.address_results.is_empty() {
+        addresses(&result.address_results, &mut out);
+        for address in &result.address_results {
+            report(address, &format!("report of {}", printable(&address.address)), zone, &mut out);
         }
     }
     out
+}
+
+/// What the kind saw, below a title.
+fn report(result: &ProbeResult, title: &str, zone: &TimeZone, out: &mut String) {
+    for (field, value) in json::dynamic(result).fields() {
+        if let (Some("report"), Value::Message(report)) = (field.containing_oneof().as_ref().map(|oneof| oneof.name()), value) {
+            let _ = writeln!(out, "\n{title}");
+            message(report, 1, zone, out);
+        }
+    }
+}
+
+/// The sub-results, a line for each address.
+fn addresses(results: &[ProbeResult], out: &mut String) {
+    let mut table = plain(&["", "", "", ""], &[2]);
+    for result in results {
+        let outcome = human::words(result.outcome().as_str_name(), "OUTCOME_");
+        let latency = result.latency.as_ref().map_or_else(|| "-".to_owned(), human::duration);
+        table.add_row([format!("  {}", printable(&result.address)), outcome, latency, printable(&result.summary)]);
+    }
+    out.push_str("\naddresses\n");
+    out.extend(text(&table).lines().skip(1).map(|line| format!("{line}\n")));
 }
 
 fn phases(result: &ProbeResult, out: &mut String) {

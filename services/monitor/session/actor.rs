@@ -33,6 +33,8 @@ use crate::{
 const STREAM_DEPTH: usize = 64;
 /// Commands on their way; who sends more waits.
 const COMMAND_DEPTH: usize = 64;
+/// Runs that have ended and are kept at once, before the rest has its turn.
+const ENDED_AT_ONCE: usize = 256;
 /// How often bounds of age are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long a client is remembered of which nothing is left.
@@ -69,7 +71,7 @@ struct Actor {
     address: String,
     presence: Presence,
     away_since: Instant,
-    shared: Shared,
+    shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
     core: Core,
     answer: mpsc::UnboundedSender<Answer>,
@@ -120,7 +122,7 @@ impl Actor {
             address,
             presence: Presence { connected: false, since: now.wall },
             away_since: now.monotonic,
-            shared,
+            shared: Arc::new(shared),
             commands,
             core,
             answer,
@@ -145,7 +147,7 @@ impl Actor {
                 Woken::Command(Some(Command::Forget)) => return self.part().await,
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Command(None) | Woken::Drain => return self.stop().await,
-                Woken::Ended(ended) => self.keep(*ended),
+                Woken::Ended(ended) => self.keep_all(*ended),
                 Woken::Answer(answer) => self.hear(answer),
                 Woken::Due => {}
                 Woken::Room => self.send(),
@@ -279,6 +281,16 @@ impl Actor {
         Ok(Attached { stream: self.last_stream, session, closed_sessions, results: receiver })
     }
 
+    /// Keeps a run that has ended, and those that have ended with it: under load that is most of them, and waiting for each alone costs
+    /// more than keeping it.
+    fn keep_all(&mut self, first: Ended) {
+        self.keep(first);
+        for _ in 1..ENDED_AT_ONCE {
+            let Some(ended) = self.runs.next_ended() else { break };
+            self.keep(ended);
+        }
+    }
+
     fn keep(&mut self, ended: Ended) {
         self.look();
         if let Some((late, kind)) = ended.started {
@@ -308,9 +320,9 @@ impl Actor {
         while self.core.has_ready() {
             let Some(stream) = &self.stream else { break };
             let Ok(room) = stream.results.try_reserve() else { break };
-            let Some(record) = self.core.send() else { break };
+            let Some((record, length)) = self.core.send() else { break };
             self.core.tally.sent_results += 1;
-            self.core.tally.sent_bytes += record.encoded_len() as u64;
+            self.core.tally.sent_bytes += length as u64;
             room.send(Ok(record));
         }
         self.finish_half_closed();

@@ -1,7 +1,9 @@
 //! Runs waiting and in flight.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -9,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{
+    FutureExt,
+    stream::{FuturesUnordered, StreamExt},
+};
 use tokio::task::{Id, JoinError, JoinSet};
 use vantage_contract::v1::{Attribution, ProbeResult, Reason};
 use vantage_probes::{Failure, Plan};
@@ -16,10 +22,19 @@ use vantage_probes::{Failure, Plan};
 use super::Shared;
 use crate::{book::Ticket, journal::OrderId, order::Timing, schedule::Now};
 
-/// The runs of one session that wait for their turn or are in flight.
+/// A run in the session's own task: its number, and its end, or none where it broke.
+type Light = Pin<Box<dyn Future<Output = (u64, Option<Ended>)> + Send>>;
+
+/// The runs of one session that wait for their turn or are in flight. Most only wait for the network, and share the session's own task: to
+/// wake another one costs more than they do. Those that compute (TLS) have tasks of their own.
 pub(super) struct Runs {
-    tasks: JoinSet<Ended>,
-    tickets: HashMap<Id, Ticket>,
+    light: FuturesUnordered<Light>,
+    light_tickets: HashMap<u64, Ticket>,
+    last: u64,
+    heavy: JoinSet<Ended>,
+    heavy_tickets: HashMap<Id, Ticket>,
+    /// Runs that were ended before they came to their end.
+    aborted: VecDeque<Ended>,
     in_flight: Arc<AtomicU32>,
 }
 
@@ -35,7 +50,15 @@ pub(super) struct Ended {
 
 impl Runs {
     pub(super) fn new() -> Self {
-        Self { tasks: JoinSet::new(), tickets: HashMap::new(), in_flight: Arc::default() }
+        Self {
+            light: FuturesUnordered::new(),
+            light_tickets: HashMap::new(),
+            last: 0,
+            heavy: JoinSet::new(),
+            heavy_tickets: HashMap::new(),
+            aborted: VecDeque::new(),
+            in_flight: Arc::default(),
+        }
     }
 
     /// Runs in flight.
@@ -45,53 +68,103 @@ impl Runs {
 
     /// Runs that wait for their turn.
     pub(super) fn waiting(&self) -> u32 {
-        u32::try_from(self.tasks.len()).unwrap_or(u32::MAX).saturating_sub(self.in_flight())
+        let all = self.light.len() + self.heavy.len() + self.aborted.len();
+        u32::try_from(all).unwrap_or(u32::MAX).saturating_sub(self.in_flight())
     }
 
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.light.is_empty() && self.heavy.is_empty() && self.aborted.is_empty()
     }
 
     /// Starts a run: it waits for its turn, then probes.
-    pub(super) fn start(&mut self, ticket: Ticket, shared: &Shared) {
-        let (shared, in_flight) = (shared.clone(), Arc::clone(&self.in_flight));
-        let task = self.tasks.spawn(attempt(ticket.clone(), shared, in_flight));
-        self.tickets.insert(task.id(), ticket);
+    pub(super) fn start(&mut self, ticket: Ticket, shared: &Arc<Shared>) {
+        let is_light = ticket.facts.plan.as_ref().map_or(true, Plan::is_light);
+        let attempt = attempt(ticket.clone(), Arc::clone(shared), Arc::clone(&self.in_flight));
+        if is_light {
+            self.last += 1;
+            let number = self.last;
+            // A probe that breaks must not take the session with it. What it leaves behind is its own.
+            let attempt = AssertUnwindSafe(attempt).catch_unwind().map(move |ended| (number, ended.ok()));
+            self.light.push(Box::pin(attempt));
+            self.light_tickets.insert(number, ticket);
+        } else {
+            let task = self.heavy.spawn(attempt);
+            self.heavy_tickets.insert(task.id(), ticket);
+        }
     }
 
     /// Waits for the next to end. Never returns while there are none.
     pub(super) async fn next(&mut self) -> Ended {
-        match self.tasks.join_next_with_id().await {
-            Some(Ok((id, ended))) => {
-                self.tickets.remove(&id);
+        if let Some(ended) = self.aborted.pop_front() {
+            return ended;
+        }
+        tokio::select! {
+            Some((number, ended)) = self.light.next() => self.light_ended(number, ended),
+            Some(joined) = self.heavy.join_next_with_id() => self.heavy_ended(joined),
+            else => std::future::pending().await,
+        }
+    }
+
+    /// The next that has ended already.
+    pub(super) fn next_ended(&mut self) -> Option<Ended> {
+        if let Some(ended) = self.aborted.pop_front() {
+            return Some(ended);
+        }
+        if let Some(Some((number, ended))) = self.light.next().now_or_never() {
+            return Some(self.light_ended(number, ended));
+        }
+        self.heavy.try_join_next_with_id().map(|joined| self.heavy_ended(joined))
+    }
+
+    fn light_ended(&mut self, number: u64, ended: Option<Ended>) -> Ended {
+        let ticket = self.light_tickets.remove(&number);
+        match (ended, ticket) {
+            (Some(ended), _) => ended,
+            (None, Some(ticket)) => broken(&ticket),
+            (None, None) => nobodys(),
+        }
+    }
+
+    fn heavy_ended(&mut self, joined: Result<(Id, Ended), JoinError>) -> Ended {
+        match joined {
+            Ok((id, ended)) => {
+                self.heavy_tickets.remove(&id);
                 ended
             }
-            Some(Err(error)) => self.broken(&error),
-            None => std::future::pending().await,
+            Err(error) => match self.heavy_tickets.remove(&error.id()) {
+                Some(ticket) if error.is_cancelled() => cut_short(&ticket),
+                Some(ticket) => broken(&ticket),
+                None => nobodys(),
+            },
         }
     }
 
     /// Ends all that are left; their records say that the monitor was stopping.
     pub(super) fn abort(&mut self) {
-        self.tasks.abort_all();
+        self.light.clear();
+        self.aborted.extend(self.light_tickets.drain().map(|(_, ticket)| cut_short(&ticket)));
+        self.heavy.abort_all();
     }
+}
 
-    /// A task that did not come to its end: aborted while stopping, or broken by a fault of ours. The run is accounted for all the same.
-    fn broken(&mut self, error: &JoinError) -> Ended {
-        let Some(ticket) = self.tickets.remove(&error.id()) else {
-            // Each task has its ticket from start to end.
-            return Ended { order: 0, record: ProbeResult::default(), started: None };
-        };
-        let record = if error.is_cancelled() {
-            ticket.facts.skipped(ticket.run, 1, ticket.due_wall, Reason::Draining)
-        } else {
-            tracing::error!(check = ticket.facts.name(), run = ticket.run, "a probe broke: a fault in Vantage, please report it");
-            let (timing, _) = timing(&ticket);
-            ticket.facts.undone(ticket.run, timing, Failure::internal("the probe broke: a fault in Vantage"))
-        };
-        Ended { order: ticket.order, record, started: None }
-    }
+/// A run that was ended while the monitor was stopping.
+fn cut_short(ticket: &Ticket) -> Ended {
+    let record = ticket.facts.skipped(ticket.run, 1, ticket.due_wall, Reason::Draining);
+    Ended { order: ticket.order, record, started: None }
+}
+
+/// A run that was broken by a fault of ours. It is accounted for all the same.
+fn broken(ticket: &Ticket) -> Ended {
+    tracing::error!(check = ticket.facts.name(), run = ticket.run, "a probe broke: a fault in Vantage, please report it");
+    let (timing, _) = timing(ticket);
+    let record = ticket.facts.undone(ticket.run, timing, Failure::internal("the probe broke: a fault in Vantage"));
+    Ended { order: ticket.order, record, started: None }
+}
+
+/// Each run has its ticket from start to end.
+fn nobodys() -> Ended {
+    Ended { order: 0, record: ProbeResult::default(), started: None }
 }
 
 /// Counts one in flight, for as long as it lives.
@@ -116,7 +189,7 @@ fn timing(ticket: &Ticket) -> (Timing, Now) {
     (Timing { due: ticket.due_wall, start: now.wall, lateness }, now)
 }
 
-async fn attempt(ticket: Ticket, shared: Shared, in_flight: Arc<AtomicU32>) -> Ended {
+async fn attempt(ticket: Ticket, shared: Arc<Shared>, in_flight: Arc<AtomicU32>) -> Ended {
     let Ticket { order, ref facts, run, due_wall, .. } = ticket;
     let _place = match shared.admission.enter(&ticket, &shared.drain).await {
         Ok(place) => place,

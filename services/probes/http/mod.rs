@@ -18,7 +18,7 @@ use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
     stopwatch::{self, Phase},
-    target::{self, Options},
+    target::{self, Host, Options},
     tls::Tls,
 };
 use cookies::Jar;
@@ -29,6 +29,8 @@ use request::Request;
 pub(crate) struct Http {
     /// Without credentials and fragment.
     url: Url,
+    /// That of the URL.
+    host: Host,
     request: Request,
     max_redirects: u32,
     version: Version,
@@ -62,6 +64,7 @@ impl Http {
         };
         Ok(Self {
             request: Request::parse(spec, credentials)?,
+            host: request::host_of(&url).map_err(|problem| Invalid::new("url", problem))?,
             url,
             max_redirects,
             version,
@@ -80,8 +83,16 @@ impl Probe for Http {
         Self::parse_as("http", spec)
     }
 
+    fn is_light(&self) -> bool {
+        false
+    }
+
     fn target(&self) -> String {
         self.url.to_string()
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {

@@ -16,7 +16,7 @@ use nix::{
     errno::Errno,
     libc,
     sys::{
-        socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt},
+        socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt, sockopt::SetStruct},
         time::TimeSpec,
     },
 };
@@ -26,6 +26,19 @@ use crate::{
     failure::Failure,
     wire::icmp::{self, Meaning, Version},
 };
+
+/// IP_RECVERR_RFC4884 (linux/in.h), which libc does not know.
+const RECVERR_RFC4884_V4: libc::c_int = 26;
+/// IPV6_RECVERR_RFC4884 (linux/in6.h).
+const RECVERR_RFC4884_V6: libc::c_int = 31;
+/// Whether errors of IPv4 tell where their extensions begin.
+#[derive(Debug, Clone, Copy)]
+struct ExtensionsV4;
+/// Whether errors of IPv6 tell where their extensions begin.
+#[derive(Debug, Clone, Copy)]
+struct ExtensionsV6;
+nix::setsockopt_impl!(ExtensionsV4, libc::IPPROTO_IP, RECVERR_RFC4884_V4, libc::c_int, SetStruct<'_, libc::c_int>);
+nix::setsockopt_impl!(ExtensionsV6, libc::IPPROTO_IPV6, RECVERR_RFC4884_V6, libc::c_int, SetStruct<'_, libc::c_int>);
 
 /// How much of the offending packet is kept. Routers of IPv4 quote 8 bytes beyond the IP header, or up to 548 (RFC 1812).
 const QUOTE: usize = 576;
@@ -69,6 +82,8 @@ pub struct SocketError {
     /// What the error quotes of the packet: for UDP sockets what comes after the UDP header, for echo and raw sockets what begins with
     /// the ICMP header, for TCP nothing that could be relied on. Routers may quote as little as 8 bytes beyond the IP header, so it may be empty.
     pub quote: Vec<u8>,
+    /// Where an extension structure (RFC 4884) begins in `quote`, where the error tells and the kernel knows of them (5.9 or later).
+    pub extension_at: Option<usize>,
 }
 
 impl SocketError {
@@ -130,6 +145,11 @@ pub fn enable(socket: impl AsFd, address: IpAddr) -> io::Result<()> {
         IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
         IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
     }
+    // An older kernel does not know of it, and then an extension is looked for where most are.
+    let _ = match address {
+        IpAddr::V4(_) => setsockopt(&socket, ExtensionsV4, &1),
+        IpAddr::V6(_) => setsockopt(&socket, ExtensionsV6, &1),
+    };
     Ok(())
 }
 
@@ -205,6 +225,17 @@ fn told(report: &libc::sock_extended_err, from: Option<IpAddr>, arrived: Option<
         info: report.ee_info,
         arrived,
         quote: quote.to_vec(),
+        extension_at: if is_icmp { extension_at(report.ee_data) } else { None },
+    }
+}
+
+/// What the kernel writes into the extended error's data as `struct sock_ee_data_rfc4884` (linux/errqueue.h): the offset in two bytes, and
+/// in a third whether it found the structure broken, which our own reading finds, too.
+fn extension_at(data: u32) -> Option<usize> {
+    let [o0, o1, _, _] = data.to_ne_bytes();
+    match u16::from_ne_bytes([o0, o1]) {
+        0 => None,
+        offset => Some(offset.into()),
     }
 }
 

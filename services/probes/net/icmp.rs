@@ -10,7 +10,10 @@ use std::{
 use nix::{
     errno::Errno,
     libc,
-    sys::socket::{setsockopt, sockopt::SetStruct},
+    sys::{
+        socket::{setsockopt, sockopt::SetStruct},
+        time::TimeSpec,
+    },
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
@@ -19,12 +22,13 @@ use vantage_contract::v1::{Attribution, Reason, TimingSource};
 use super::{
     capability,
     errqueue::{Origin, SocketError},
+    filter,
     stamped::{Arrival, Stamped},
 };
 use crate::{
     failure::{Failure, Moment},
     wire::{
-        icmp::{Echo, HEADER, Version},
+        icmp::{Echo, EchoError, HEADER, Version},
         ip::Ipv4,
     },
 };
@@ -41,6 +45,9 @@ nix::setsockopt_impl!(MtuDiscoverV6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER
 /// How many packets are taken before the caller looks at the clock: a flood must not hold a run beyond its end.
 pub(crate) const BATCH: usize = 64;
 
+/// How much of an error is read, as a packet: what RFC 4443 lets it have at the most.
+const LONGEST_ERROR: usize = 1280;
+
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Manner {
@@ -52,12 +59,14 @@ pub(crate) struct Manner {
     pub(crate) dscp: u8,
 }
 
-/// An echo socket of one run, connected to its target.
+/// An echo socket of one run, and of one target.
 pub(crate) struct EchoSocket {
     socket: Stamped,
     version: Version,
     target: IpAddr,
     raw: bool,
+    /// Whether errors come as packets and not through the error queue.
+    hears_errors: bool,
     /// Ours, on a raw socket; on a datagram socket the kernel has one and lets nothing else through.
     identifier: u16,
     buffer: Vec<u8>,
@@ -92,14 +101,29 @@ impl EchoSocket {
     /// Opens one to `target`, from `source` where given: a datagram socket, or a raw one where that is not allowed. `payload_size` is the
     /// largest that is going to be sent.
     pub(crate) fn open(target: IpAddr, source: Option<IpAddr>, manner: Manner, payload_size: usize) -> Result<Self, Failure> {
-        let (socket, raw) = match open(target, Type::DGRAM) {
-            Ok(socket) => (socket, false),
-            Err(first) => match open(target, Type::RAW) {
-                Ok(socket) => (socket, true),
-                Err(second) => return Err(forbidden(target, &first, &second)),
-            },
-        };
+        let (socket, raw) = open_either(target)?;
         Self::prepare(socket, raw, target, source, manner, payload_size)
+    }
+
+    /// Opens one to probe the path to `target` with, as [`open`](Self::open) does. A raw one is not connected: what routers say is
+    /// heard among all that comes, by a filter, for the queue of errors of a raw socket has those of all the others, too.
+    pub(crate) fn for_path(target: IpAddr, source: Option<IpAddr>, payload_size: usize) -> Result<Self, Failure> {
+        let echo = Self::open(target, source, Manner::default(), payload_size)?;
+        if !echo.raw {
+            return Ok(echo);
+        }
+        let (version, identifier) = (echo.version, echo.identifier);
+        let open = || {
+            let socket = open(target, Type::RAW)?;
+            apply(&socket, version, Manner::default())?;
+            socket.attach_filter(&filter::about_requests_of(version, identifier))?;
+            if let Some(source) = source {
+                socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+            }
+            Stamped::unconnected(socket, target)
+        };
+        let socket = open().map_err(|error| Failure::of_io(format!("open an echo socket to {target}"), &error, Moment::AtOnce))?;
+        Ok(Self { socket, hears_errors: true, buffer: vec![0; LONGEST_ERROR], ..echo })
     }
 
     fn prepare(socket: Socket, raw: bool, target: IpAddr, source: Option<IpAddr>, manner: Manner, size: usize) -> Result<Self, Failure> {
@@ -117,7 +141,7 @@ impl EchoSocket {
         socket.connect(&SockAddr::from(SocketAddr::new(target, 0))).map_err(at_once(format!("find a way to {target}")))?;
         let socket = Stamped::new(socket, target).map_err(at_once(options()))?;
         // One byte more than a right answer has, so that a longer one shows; a raw IPv4 socket hands over the IP header, too.
-        Ok(Self { socket, version, target, raw, identifier, buffer: vec![0; 60 + HEADER + size + 1] })
+        Ok(Self { socket, version, target, raw, hears_errors: false, identifier, buffer: vec![0; 60 + HEADER + size + 1] })
     }
 
     /// Whom it is connected to.
@@ -177,6 +201,11 @@ impl EchoSocket {
                         }
                         _ => (packet, hop_limit),
                     };
+                    if let Some(error) = self.heard(packet, from, arrived) {
+                        let sequence = Echo::parse(self.version, &error.quote).map(|quote| quote.sequence);
+                        let round_trip = sequence.and_then(|sequence| self.socket.round_trip(sequence, arrived));
+                        return Ok(Some(Answer::Error { sequence, round_trip, error }));
+                    }
                     let Some(echo) = Echo::parse(self.version, packet) else { continue };
                     let ours = echo.kind == self.version.echo_reply()
                         && from == Some(self.target)
@@ -206,6 +235,25 @@ impl EchoSocket {
     }
 }
 
+impl EchoSocket {
+    /// The error about one of our requests that came as a packet.
+    fn heard(&self, packet: &[u8], from: Option<IpAddr>, arrived: Option<TimeSpec>) -> Option<SocketError> {
+        let error = EchoError::parse(self.version, packet).filter(|_| self.hears_errors)?;
+        let quoted = Echo::parse(self.version, error.quote)?;
+        (error.destination == self.target && quoted.identifier == self.identifier).then(|| SocketError {
+            origin: Origin::Icmp(self.version),
+            from: from.map(|from| from.to_canonical()),
+            kind: error.kind,
+            code: error.code,
+            errno: Errno::EHOSTUNREACH,
+            info: 0,
+            arrived,
+            quote: error.quote.to_vec(),
+            extension_at: error.extension_at,
+        })
+    }
+}
+
 /// Sets the hop limit of the packets that follow.
 pub(crate) fn set_hop_limit(socket: &Socket, version: Version, hop_limit: u8) -> io::Result<()> {
     match version {
@@ -222,6 +270,17 @@ pub(super) fn open(target: IpAddr, kind: Type) -> io::Result<Socket> {
     }
 }
 
+/// Opens an echo socket for the family of `target`: a datagram one, or a raw one where that is not allowed; and whether it is raw.
+pub(super) fn open_either(target: IpAddr) -> Result<(Socket, bool), Failure> {
+    match open(target, Type::DGRAM) {
+        Ok(socket) => Ok((socket, false)),
+        Err(first) => match open(target, Type::RAW) {
+            Ok(socket) => Ok((socket, true)),
+            Err(second) => Err(forbidden(target, &first, &second)),
+        },
+    }
+}
+
 fn forbidden(target: IpAddr, datagram: &io::Error, raw: &io::Error) -> Failure {
     let permission = |error: &io::Error| matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EACCES | Errno::EPERM));
     if permission(datagram) || permission(raw) {
@@ -235,23 +294,31 @@ fn apply(socket: &Socket, version: Version, manner: Manner) -> io::Result<()> {
     if let Some(hop_limit) = manner.hop_limit {
         set_hop_limit(socket, version, hop_limit)?;
     }
-    // Without an order the kernel forbids fragmenting where it explores the path's MTU, and the first large packets are lost.
+    forbid_fragments(socket, version, manner.dont_fragment)?;
     match version {
-        Version::V4 => {
-            let rule = if manner.dont_fragment { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
-            setsockopt(socket, MtuDiscoverV4, &rule)?;
-            socket.set_tos_v4(u32::from(manner.dscp) << 2)
-        }
-        Version::V6 => {
-            let rule = if manner.dont_fragment { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
-            setsockopt(socket, MtuDiscoverV6, &rule)?;
-            socket.set_tclass_v6(u32::from(manner.dscp) << 2)
-        }
+        Version::V4 => socket.set_tos_v4(u32::from(manner.dscp) << 2),
+        Version::V6 => socket.set_tclass_v6(u32::from(manner.dscp) << 2),
     }
 }
 
+/// Says whether packets may be cut into fragments. Without a word the kernel forbids it where it explores the path's MTU, and the first
+/// large packets are lost.
+pub(super) fn forbid_fragments(socket: &Socket, version: Version, forbidden: bool) -> io::Result<()> {
+    match version {
+        Version::V4 => {
+            let rule = if forbidden { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+            setsockopt(socket, MtuDiscoverV4, &rule)?;
+        }
+        Version::V6 => {
+            let rule = if forbidden { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
+            setsockopt(socket, MtuDiscoverV6, &rule)?;
+        }
+    }
+    Ok(())
+}
+
 /// Another identifier for each raw socket of this process, from a random start: other processes use raw sockets, too.
-fn next_identifier() -> Result<u16, Failure> {
+pub(super) fn next_identifier() -> Result<u16, Failure> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     static START: std::sync::OnceLock<u16> = std::sync::OnceLock::new();
     let start = match START.get() {
@@ -273,7 +340,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 
 /// A classic BPF program that lets only echo replies with this identifier through: a raw socket is handed every ICMP packet of the host,
 /// which with a thousand of them costs a million wake-ups. IPv4 packets come with their IP header, ICMPv6 ones without.
-fn only_replies_to(version: Version, identifier: u16) -> [SockFilter; 7] {
+pub(super) fn only_replies_to(version: Version, identifier: u16) -> [SockFilter; 7] {
     const LOAD_HEADER_LENGTH: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
     const LOAD_ZERO: u32 = libc::BPF_LDX | libc::BPF_IMM;
     const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;

@@ -2,8 +2,11 @@
 
 pub mod capability;
 pub(crate) mod dns;
+pub mod echo;
 pub mod errqueue;
+mod filter;
 pub(crate) mod icmp;
+mod names;
 pub(crate) mod random;
 pub mod resolve;
 mod settings;

@@ -17,6 +17,7 @@ use vantage_contract::v1::{Attribution, Outcome, Reason};
 
 use super::{
     dns,
+    names::Names,
     settings::{Settings, System},
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     stopwatch,
     target::{Family, Gate, Host, Options},
     wire::{
-        dns::{A, AAAA, Answer, IN, Manner, Question},
+        dns::{A, AAAA, Answer, IN, Manner, PTR, Question},
         name, rdata,
     },
 };
@@ -33,10 +34,21 @@ use crate::{
 /// How many questions may be under way at once, in a process; each has a socket. More wait for their turn.
 const MAX_SOCKETS: usize = 256;
 
+/// The addresses of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Those that fit, IPv4 first, each once; at least one.
+    pub found: Vec<IpAddr>,
+    /// Why there may be more: the other family's resolution failed. None: these are all.
+    pub unknown: Option<Failure>,
+}
+
 /// Resolves the names of targets.
 pub struct Resolver {
     system: System,
     sockets: Semaphore,
+    /// Names of addresses, which are no part of what is measured and may be kept.
+    pub(super) names: Names,
 }
 
 /// Where and how to ask.
@@ -70,6 +82,14 @@ impl Trouble {
         }
     }
 
+    /// What failed; none where the answer was clear.
+    fn failure(self) -> Option<Failure> {
+        match self {
+            Self::NoSuchName | Self::NoAddress => None,
+            Self::Failed(failure) => Some(failure),
+        }
+    }
+
     fn graver(self, other: Self) -> Self {
         if other.gravity() > self.gravity() { other } else { self }
     }
@@ -83,7 +103,7 @@ impl Resolver {
 
     /// A resolver with settings and hosts from other files than the system's.
     pub fn with_files(resolv_conf: impl Into<PathBuf>, hosts: impl Into<PathBuf>) -> Self {
-        Self { system: System::new(resolv_conf.into(), hosts.into()), sockets: Semaphore::new(MAX_SOCKETS) }
+        Self { system: System::new(resolv_conf.into(), hosts.into()), sockets: Semaphore::new(MAX_SOCKETS), names: Names::new() }
     }
 
     /// The first address of the host that fits the options' family: IPv4 before IPv6 where both count.
@@ -92,18 +112,20 @@ impl Resolver {
     /// the check names its own resolver and the gate forbids it; LOCAL_NETWORK where this machine has no resolver or no route to it.
     pub async fn first_address(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<IpAddr, Failure> {
         let addresses = self.lookup(host, options, gate, deadline, false).await?;
-        addresses.first().copied().ok_or_else(|| Failure::internal(format!("resolve {host}: an answer without an address")))
+        addresses.found.first().copied().ok_or_else(|| Failure::internal(format!("resolve {host}: an answer without an address")))
     }
 
-    /// All addresses of the host that fit the options' family, IPv4 first, each once. Fails as [`first_address`](Self::first_address).
-    pub async fn addresses(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<Vec<IpAddr>, Failure> {
+    /// All addresses of the host that fit the options' family. Fails as [`first_address`](Self::first_address); where both families count
+    /// and one of them gives addresses, that the other fails is told beside them.
+    pub async fn addresses(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<Addresses, Failure> {
         self.lookup(host, options, gate, deadline, true).await
     }
 
-    async fn lookup(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant, all: bool) -> Result<Vec<IpAddr>, Failure> {
+    async fn lookup(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant, all: bool) -> Result<Addresses, Failure> {
         let family = options.family;
+        let these = |found| Ok(Addresses { found, unknown: None });
         let text = match host {
-            Host::Address(address) if fits(*address, family) => return Ok(vec![*address]),
+            Host::Address(address) if fits(*address, family) => return these(vec![*address]),
             Host::Address(address) => return Err(not_resolved(format!("{address} is not {}", family_name(family)))),
             Host::Name(text) => text,
         };
@@ -117,16 +139,16 @@ impl Resolver {
             Some(server) => {
                 permit(gate, server.ip(), Some(server.port()))?;
                 if let Some(found) = localhost(&name, family) {
-                    return Ok(found);
+                    return these(found);
                 }
                 Settings::of_server(server)
             }
             None => {
                 if let Some(found) = self.system.hosts().and_then(|hosts| in_hosts(&hosts, &name, family)) {
-                    return Ok(found);
+                    return these(found);
                 }
                 if let Some(found) = localhost(&name, family) {
-                    return Ok(found);
+                    return these(found);
                 }
                 let settings = self.system.settings();
                 let settings =
@@ -141,7 +163,7 @@ impl Resolver {
         let mut trouble = Trouble::NoSuchName;
         for candidate in settings.candidates(&name) {
             match self.of_family(&candidate, family, &plan, all).await {
-                Ok(found) => return Ok(found),
+                Ok((found, silence)) => return Ok(Addresses { found, unknown: silence.map(|failure| blame(text, failure)) }),
                 // No other spelling makes a silent or absent resolver answer.
                 Err(Trouble::Failed(failure)) if failure.reason != Reason::UnexpectedAnswer => {
                     trouble = Trouble::Failed(failure);
@@ -160,18 +182,19 @@ impl Resolver {
         })
     }
 
-    /// The addresses of one name. Where both families count they are asked at the same time, and one may fail if the other answers.
-    async fn of_family(&self, name: &Name, family: Family, plan: &Plan<'_>, all: bool) -> Result<Vec<IpAddr>, Trouble> {
+    /// The addresses of one name. Where both families count they are asked at the same time, and one may fail if the other answers; then
+    /// its failure comes with the addresses of the other.
+    async fn of_family(&self, name: &Name, family: Family, plan: &Plan<'_>, all: bool) -> Result<(Vec<IpAddr>, Option<Failure>), Trouble> {
         match family {
-            Family::V4 => return self.of_type(name, A, plan).await,
-            Family::V6 => return self.of_type(name, AAAA, plan).await,
+            Family::V4 => return self.of_type(name, A, plan).await.map(|found| (found, None)),
+            Family::V6 => return self.of_type(name, AAAA, plan).await.map(|found| (found, None)),
             Family::Any => {}
         }
         let mut a = pin!(self.of_type(name, A, plan));
         let mut aaaa = pin!(self.of_type(name, AAAA, plan));
         let (v4, v6) = tokio::select! {
             v4 = &mut a => match v4 {
-                Ok(v4) if !all => return Ok(v4),
+                Ok(v4) if !all => return Ok((v4, None)),
                 v4 => {
                     // Half of the time for one family that does not answer leaves the other half for the probe itself.
                     let patience = if v4.is_ok() { halfway(plan.end) } else { plan.end };
@@ -184,18 +207,28 @@ impl Resolver {
             }
         };
         match (v4, v6) {
-            (Some(Ok(v4)), Some(Ok(v6))) => Ok(if all { [v4, v6].concat() } else { v4 }),
-            (Some(Ok(found)), _) | (_, Some(Ok(found))) => Ok(found),
+            (Some(Ok(v4)), Some(Ok(v6))) => Ok((if all { [v4, v6].concat() } else { v4 }, None)),
+            (Some(Ok(found)), Some(Err(other))) | (Some(Err(other)), Some(Ok(found))) => Ok((found, other.failure())),
+            (Some(Ok(found)), None) | (None, Some(Ok(found))) => Ok((found, silent(plan).failure())),
             (Some(Err(v4)), Some(Err(v6))) => Err(v4.graver(v6)),
             (Some(Err(trouble)), None) | (None, Some(Err(trouble))) => Err(trouble.graver(silent(plan))),
             (None, None) => Err(silent(plan)),
         }
     }
 
-    /// The addresses of one name and one type: asks the servers in turn, again and again while there are tries left, and takes the first
-    /// answer that settles it, however late and from whomever.
+    /// The addresses of one name and one type.
     async fn of_type(&self, name: &Name, record_type: u16, plan: &Plan<'_>) -> Result<Vec<IpAddr>, Trouble> {
         let question = Question { name: name.clone(), record_type, class: IN };
+        let mut found = self.settle(&question, plan).await?.addresses_of(name);
+        found.retain(|address| address.is_ipv4() == (record_type == A));
+        let mut seen = std::collections::HashSet::new();
+        found.retain(|address| seen.insert(*address));
+        if found.is_empty() { Err(Trouble::NoAddress) } else { Ok(found) }
+    }
+
+    /// Asks the servers in turn, again and again while there are tries left, and takes the first answer that settles it, however late and
+    /// from whomever.
+    async fn settle(&self, question: &Question, plan: &Plan<'_>) -> Result<Answer, Trouble> {
         let mut asked = FuturesUnordered::new();
         let mut next_try = 0;
         let mut tick = stopwatch::now();
@@ -204,7 +237,7 @@ impl Resolver {
             if next_try < plan.tries {
                 let now = stopwatch::now();
                 if asked.is_empty() || now >= tick {
-                    asked.push(self.ask(plan.servers[next_try % plan.servers.len()], &question, plan));
+                    asked.push(self.ask(plan.servers[next_try % plan.servers.len()], question, plan));
                     next_try += 1;
                     tick = now + plan.gap;
                 }
@@ -213,16 +246,7 @@ impl Resolver {
             }
             let wake = if next_try < plan.tries { tick.min(plan.end) } else { plan.end };
             match tokio::time::timeout_at(wake, asked.next()).await {
-                Ok(Some(Ok(answer))) => match answer.rcode {
-                    0 => {
-                        let mut found = answer.addresses_of(name);
-                        found.retain(|address| address.is_ipv4() == (record_type == A));
-                        let mut seen = std::collections::HashSet::new();
-                        found.retain(|address| seen.insert(*address));
-                        return if found.is_empty() { Err(Trouble::NoAddress) } else { Ok(found) };
-                    }
-                    _ => return Err(Trouble::NoSuchName),
-                },
+                Ok(Some(Ok(answer))) => return if answer.rcode == 0 { Ok(answer) } else { Err(Trouble::NoSuchName) },
                 Ok(Some(Err(failure))) => {
                     trouble.get_or_insert(failure);
                 }
@@ -230,6 +254,31 @@ impl Resolver {
                 Err(_) if wake == plan.end => return Err(trouble.map_or_else(|| silent(plan), Trouble::Failed)),
                 Err(_) => {}
             }
+        }
+    }
+
+    /// The name of an address (PTR), as the hosts file has it or a server says until `end`: the check's own server where it has one, for
+    /// which the caller asks the gate. None where it has no name. Fails where nobody says the one or the other.
+    pub(crate) async fn name_of(&self, address: IpAddr, server: Option<SocketAddr>, end: Instant) -> Result<Option<Name>, Failure> {
+        let question = Question { name: Name::from(address), record_type: PTR, class: IN };
+        let settings = match server {
+            Some(server) => Settings::of_server(server),
+            None => {
+                if let Some(found) = self.system.hosts().and_then(|hosts| name_in_hosts(&hosts, &question.name)) {
+                    return Ok(Some(found));
+                }
+                let settings = self.system.settings();
+                (*settings.map_err(|why| Failure::new(Reason::LocalNetwork, Attribution::Vantage, why))?).clone()
+            }
+        };
+        let tries = settings.servers.len() * settings.attempts;
+        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
+        let gap = settings.timeout.min(end.saturating_duration_since(stopwatch::now()) / share);
+        let plan = Plan { servers: &settings.servers, gap, tries, edns_size: settings.edns_size, end };
+        match self.settle(&question, &plan).await {
+            Ok(answer) => Ok(answer.pointer_of(&question.name)),
+            Err(Trouble::NoSuchName | Trouble::NoAddress) => Ok(None),
+            Err(Trouble::Failed(failure)) => Err(failure),
         }
     }
 
@@ -310,13 +359,29 @@ fn localhost(name: &Name, family: Family) -> Option<Vec<IpAddr>> {
     Some(both.into_iter().filter(|address| fits(*address, family)).collect())
 }
 
+/// The name in the hosts file that belongs to a reverse name.
+fn name_in_hosts(hosts: &hickory_resolver::Hosts, reverse: &Name) -> Option<Name> {
+    use hickory_proto::{op::Query, rr::RData, rr::RecordType};
+    let lookup = hosts.lookup_static_host(&Query::query(reverse.clone(), RecordType::PTR))?;
+    let mut name = lookup.answers().iter().find_map(|record| match &record.data {
+        RData::PTR(name) => Some(name.0.clone()),
+        _ => None,
+    })?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
 /// The addresses in the hosts file, IPv4 first; none where it does not have the name in this family.
 fn in_hosts(hosts: &hickory_resolver::Hosts, name: &Name, family: Family) -> Option<Vec<IpAddr>> {
     use hickory_proto::{op::Query, rr::RecordType};
     let mut found = Vec::new();
     for record_type in [RecordType::A, RecordType::AAAA] {
         if let Some(lookup) = hosts.lookup_static_host(&Query::query(name.to_lowercase(), record_type)) {
-            found.extend(lookup.answers().iter().filter_map(|record| record.data.ip_addr()).filter(|address| fits(*address, family)));
+            for address in lookup.answers().iter().filter_map(|record| record.data.ip_addr()) {
+                if fits(address, family) && !found.contains(&address) {
+                    found.push(address);
+                }
+            }
         }
     }
     (!found.is_empty()).then_some(found)

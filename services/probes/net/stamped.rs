@@ -1,10 +1,10 @@
-//! A connected packet socket whose departures, arrivals and errors are stamped by the kernel where it can: what ping and traceroute
+//! A packet socket with one peer whose departures, arrivals and errors are stamped by the kernel where it can: what ping and traceroute
 //! send through.
 
 use std::{
     collections::VecDeque,
     io::{self, IoSliceMut},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::{
-        socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, TimestampingFlag, recvmsg, send, setsockopt, sockopt},
+        socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, TimestampingFlag, recvmsg, send, sendto, setsockopt, sockopt},
         time::TimeSpec,
     },
 };
@@ -37,7 +37,7 @@ struct Departure {
     departed: Option<TimeSpec>,
 }
 
-/// A connected packet socket: UDP, echo or raw.
+/// A packet socket with one peer: UDP, echo or raw.
 pub(crate) struct Stamped {
     /// tokio's type for any packet socket; it is polled through this and used through its descriptor.
     socket: UdpSocket,
@@ -51,6 +51,8 @@ pub(crate) struct Stamped {
     errors: VecDeque<SocketError>,
     /// The kernel's count of packets dropped at this socket.
     drops: u32,
+    /// Where packets go, where the socket is not connected.
+    peer: Option<SockaddrStorage>,
 }
 
 /// What came back.
@@ -74,9 +76,19 @@ pub(crate) enum Arrival {
 impl Stamped {
     /// Takes over a connected socket of the family of `target`. What the kernel can't do (stamps, counts) is done without.
     pub(crate) fn new(socket: Socket, target: IpAddr) -> io::Result<Self> {
+        errqueue::enable(&socket, target)?;
+        Self::with(socket, target, None)
+    }
+
+    /// Takes over a socket that is not connected and sends to `target` alone. It takes packets from everybody, and errors are among them if
+    /// it is a raw one: none are queued, for a raw socket's queue has everybody's.
+    pub(crate) fn unconnected(socket: Socket, target: IpAddr) -> io::Result<Self> {
+        Self::with(socket, target, Some(SocketAddr::new(target, 0).into()))
+    }
+
+    fn with(socket: Socket, target: IpAddr, peer: Option<SockaddrStorage>) -> io::Result<Self> {
         use TimestampingFlag as Flag;
         socket.set_nonblocking(true)?;
-        errqueue::enable(&socket, target)?;
         match target {
             IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?,
             IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?,
@@ -94,7 +106,7 @@ impl Stamped {
             let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         }
         let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket, departures: Vec::new(), counted_from: 0, stamping, errors: VecDeque::new(), drops: 0 })
+        Ok(Self { socket, departures: Vec::new(), counted_from: 0, stamping, errors: VecDeque::new(), drops: 0, peer })
     }
 
     /// The number of the packet that is sent next, from 0. Packets that did not leave have none.
@@ -120,13 +132,13 @@ impl Stamped {
     /// Sends a packet; its number is what [`next_number`](Self::next_number) was.
     pub(crate) fn send(&mut self, packet: &[u8]) -> io::Result<()> {
         let left = Reading::now();
-        let mut sent = send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT);
+        let mut sent = self.hand_over(packet);
         if sent.is_err() {
             // An ICMP error about an earlier packet is handed to whoever calls next, so it may be none of this packet's business. And a
             // packet that did not leave may or may not have been counted: count anew from here.
             self.collect()?;
             self.recount();
-            sent = send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT);
+            sent = self.hand_over(packet);
         }
         if sent.is_err() {
             self.recount();
@@ -138,6 +150,14 @@ impl Stamped {
             }
             Err(Errno::EAGAIN) => Err(Errno::ENOBUFS.into()),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn hand_over(&self, packet: &[u8]) -> nix::Result<usize> {
+        let fd = self.socket.as_raw_fd();
+        match &self.peer {
+            None => send(fd, packet, MsgFlags::MSG_DONTWAIT),
+            Some(peer) => sendto(fd, packet, peer, MsgFlags::MSG_DONTWAIT),
         }
     }
 

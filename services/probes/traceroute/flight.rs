@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt},
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{io::Interest, net::TcpStream};
 use vantage_contract::v1::TimingSource;
@@ -16,11 +19,15 @@ use crate::{
     failure::{Failure, Moment},
     net::{
         errqueue::{self, Origin, SocketError},
-        icmp::{Answer, BATCH, EchoSocket, Manner, random, set_hop_limit},
+        icmp::{Answer, BATCH, EchoSocket, random, set_hop_limit},
         stamp::{self, Reading},
         stamped::{Arrival, Stamped},
+        tcp::kernel_round_trip,
     },
-    wire::icmp::Version,
+    wire::{
+        extension::{self, Label},
+        icmp::Version,
+    },
 };
 
 /// Something that came back.
@@ -34,6 +41,16 @@ pub(super) struct Heard {
     pub(super) round_trip: Option<(Duration, TimingSource)>,
     /// The ICMP error it is. None: the target answered in the protocol's own way.
     pub(super) error: Option<SocketError>,
+}
+
+impl Heard {
+    /// The label stack that the error carries. `header` is how much of what it quotes the kernel keeps for itself behind the IP header:
+    /// UDP's.
+    pub(super) fn labels(&self, header: usize) -> Vec<Label> {
+        let Some(error) = &self.error else { return Vec::new() };
+        let ip = if error.origin == Origin::Icmp(Version::V6) { 40 } else { 20 };
+        extension::labels(&error.quote, ip + header, error.extension_at)
+    }
 }
 
 /// The sockets of a trace.
@@ -50,7 +67,7 @@ impl Flight {
     /// Echo requests to `target`.
     pub(super) fn echo(target: IpAddr, source: Option<IpAddr>) -> Result<Self, Failure> {
         let filling = Filling { cookie: random()? };
-        Ok(Self::Echo(EchoSocket::open(target, source, Manner::default(), filling.payload(0).len())?, filling))
+        Ok(Self::Echo(EchoSocket::for_path(target, source, filling.payload(0).len())?, filling))
     }
 
     /// UDP datagrams to one port.
@@ -67,9 +84,18 @@ impl Flight {
         Ok(Self::Udp(Box::new(socket), target))
     }
 
-    /// TCP SYNs to one port.
-    pub(super) fn tcp(target: SocketAddr, source: Option<IpAddr>) -> Self {
-        Self::Tcp(Syns { target, source, ports: Vec::new(), open: Vec::new(), count: 0 })
+    /// TCP SYNs to one port, each given up after `patience`.
+    pub(super) fn tcp(target: SocketAddr, source: Option<IpAddr>, patience: Duration) -> Self {
+        Self::Tcp(Syns { target, source, patience, ports: Vec::new(), open: Vec::new(), count: 0 })
+    }
+
+    /// The socket, as the contract names it: "datagram" or "raw" for echo requests; "error_queue" where errors come through that, and no
+    /// privilege is needed.
+    pub(super) fn style(&self) -> &'static str {
+        match self {
+            Self::Echo(socket, _) => socket.style(),
+            Self::Udp(..) | Self::Tcp(_) => "error_queue",
+        }
     }
 
     /// Sends the next packet. `attempt` says which of the packets with the same hop limit it is.
@@ -174,10 +200,12 @@ fn receive_udp(socket: &mut Stamped, target: IpAddr, only: Option<u16>) -> io::R
 }
 
 /// TCP SYNs, a socket each: the kernel takes one connection at a time from one port to another. So attempt `n` of all hops has a port of its
-/// own, on which one SYN after the other goes out; the connection is reset as soon as it stands.
+/// own, on which one SYN after the other goes out; the connection is reset as soon as it stands. Where a hop keeps silent, its SYN keeps
+/// the port, and the next hops get another one.
 pub(super) struct Syns {
     target: SocketAddr,
     source: Option<IpAddr>,
+    patience: Duration,
     /// The local address of each attempt.
     ports: Vec<Option<SocketAddr>>,
     open: Vec<Syn>,
@@ -206,13 +234,13 @@ enum State {
 
 impl Syns {
     fn send(&mut self, hop_limit: u8, attempt: u8) -> io::Result<()> {
-        // What this port was waiting for is overdue: a port has one connection.
-        self.open.retain(|syn| syn.attempt != attempt);
+        let now = Reading::now().monotonic;
+        self.open.retain(|syn| syn.left.monotonic + self.patience > now);
         let lane = usize::from(attempt);
         if self.ports.len() <= lane {
             self.ports.resize(lane + 1, None);
         }
-        let known = self.ports.get(lane).copied().flatten();
+        let known = self.ports.get(lane).copied().flatten().filter(|_| self.open.iter().all(|syn| syn.attempt != attempt));
         let syn = match self.connect(hop_limit, attempt, known) {
             // Somebody else took the port in between.
             Err(error)
@@ -235,6 +263,8 @@ impl Syns {
         let socket = Socket::new(Domain::for_address(self.target), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
         errqueue::enable(&socket, self.target.ip())?;
         set_hop_limit(&socket, Version::of(self.target.ip()), hop_limit)?;
+        // Without stamps of errors the process's own count.
+        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         // Closing resets: no trace stays behind, here or there.
         socket.set_linger(Some(Duration::ZERO))?;
         let any = if self.target.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -275,8 +305,8 @@ impl Syns {
                 State::Silent => drop(self.open.swap_remove(index)),
                 State::Said((from, error)) => {
                     let syn = self.open.swap_remove(index);
-                    let round_trip = stamp::round_trip(&syn.left, None, &Reading::now(), None);
-                    return Some(Heard { number: Some(syn.number), from, round_trip: Some(round_trip), error });
+                    let round_trip = Some(syn.round_trip(error.as_ref()));
+                    return Some(Heard { number: Some(syn.number), from, round_trip, error });
                 }
             }
         }
@@ -285,6 +315,15 @@ impl Syns {
 }
 
 impl Syn {
+    /// The kernel stamps errors when they arrive, and measures from a SYN to its SYN-ACK; a reset it only tells.
+    fn round_trip(&self, error: Option<&SocketError>) -> (Duration, TimingSource) {
+        let seen = stamp::round_trip(&self.left, None, &Reading::now(), error.and_then(|error| error.arrived));
+        match kernel_round_trip(&self.stream).filter(|taken| error.is_none() && *taken <= seen.0) {
+            Some(taken) => (taken, TimingSource::Kernel),
+            None => seen,
+        }
+    }
+
     fn state(&mut self, target: IpAddr) -> State {
         if let Some(said) = self.early.take() {
             return State::Said(said);

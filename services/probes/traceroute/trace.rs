@@ -1,18 +1,21 @@
 //! Which packet of a trace goes next, and when it is over: pure, told the time.
 //!
-//! Hops are probed concurrently, in a window that moves with the first hop that is not settled: a silent hop costs one patience for the
-//! whole window and not one for each packet.
+//! Hops are probed concurrently, in a window that begins with the first one that neither has answered nor has been silent for a while (the
+//! hold, a tenth of the patience at most). A first packet goes to each hop of the window; the others follow when it was
+//! answered or the hold is over. So silent hops, however many, are waited for at the same time, and a target that answers soon gets few
+//! packets too many.
 
 use std::{net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 use vantage_contract::v1::TimingSource;
 
-use crate::net::errqueue::SocketError;
+use crate::{net::errqueue::SocketError, wire::extension::Label};
 
-/// How many hops are probed at once. What is sent beyond the target is wasted on it, so it is not more.
-const WINDOW: usize = 6;
-/// From one packet to the next with the same hop limit: routers limit the errors they send.
+/// How many hops are probed before the first of them has answered. All of them may be beyond the target, and are answered by it then: with
+/// three attempts that makes six answers, which is what Linux sends in a burst of the errors by which a target answers UDP.
+const WINDOW: usize = 4;
+/// From one packet to the next with the same hop limit, at the most: routers limit the errors they send.
 const PACE: Duration = Duration::from_millis(10);
 
 /// The bounds of a trace.
@@ -50,6 +53,8 @@ pub(super) struct Answer {
     pub(super) error: Option<SocketError>,
     /// What it says.
     pub(super) word: Word,
+    /// The MPLS labels with which the packet arrived there, outermost first.
+    pub(super) labels: Vec<Label>,
 }
 
 /// What became of the packets with one hop limit.
@@ -61,6 +66,7 @@ pub(super) struct Hop {
     overdue: u32,
     /// The answers, in the order of arrival.
     pub(super) answers: Vec<Answer>,
+    first_sent: Option<Instant>,
     last_sent: Option<Instant>,
 }
 
@@ -99,6 +105,16 @@ pub(super) enum Next {
     Done,
 }
 
+/// A packet that may go.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    ready: Instant,
+    /// How many went to that hop before it.
+    sent: u32,
+    hop: u8,
+    attempt: u8,
+}
+
 /// A trace under way.
 #[derive(Debug)]
 pub(super) struct Trace {
@@ -108,6 +124,8 @@ pub(super) struct Trace {
     hops: Vec<Hop>,
     /// The lowest hop from which it does not go on: the target's, or one that refuses.
     end: Option<u8>,
+    /// The largest round trip seen so far.
+    slowest: Option<Duration>,
     /// One packet at a time, because an answer came that does not say to which packet.
     careful: bool,
     /// While packets of the time before that are under way.
@@ -118,7 +136,7 @@ impl Trace {
     /// A trace within limits.
     pub(super) fn new(limits: Limits) -> Self {
         let hops = vec![Hop::default(); limits.max_hops.into()];
-        Self { limits, packets: Vec::new(), hops, end: None, careful: false, confused: false }
+        Self { limits, packets: Vec::new(), hops, end: None, slowest: None, careful: false, confused: false }
     }
 
     /// What is to be done at `now`.
@@ -126,20 +144,32 @@ impl Trace {
         self.age(now);
         let last = self.last();
         let attempts = u32::from(self.limits.attempts);
-        let base = self.hops.iter().take(last.into()).position(|hop| hop.settled() < attempts);
-        let Some(base) = base else { return Next::Done };
+        if self.hops.iter().take(last.into()).all(|hop| hop.settled() >= attempts) {
+            return Next::Done;
+        }
         let mut wake =
             self.packets.iter().filter(|packet| packet.open && packet.hop <= last).map(|packet| packet.sent + self.limits.patience).min();
         if self.may_send() {
-            let candidate = if self.limits.in_lanes { self.next_in_lanes(last) } else { self.next_in_window(base, last) };
-            if let Some((hop, attempt, ready)) = candidate {
-                if ready.is_none_or(|ready| ready <= now) {
-                    return Next::Send { hop, attempt };
+            let candidate = if self.limits.in_lanes { self.next_in_lanes(last, now) } else { self.next_in_window(last, now) };
+            if let Some(candidate) = candidate {
+                if candidate.ready <= now {
+                    return Next::Send { hop: candidate.hop, attempt: candidate.attempt };
                 }
-                wake = wake.into_iter().chain(ready).min();
+                wake = wake.into_iter().chain([candidate.ready]).min();
             }
         }
         Next::Wait(wake.unwrap_or(now + PACE))
+    }
+
+    /// How long a hop may be silent before the trace goes on beyond it: twice the largest round trip, within a twentieth and a tenth of the
+    /// patience. Answers that come later count all the same.
+    fn hold(&self) -> Duration {
+        let patience = self.limits.patience;
+        self.slowest.map_or(patience / 10, |slowest| (slowest * 2).clamp(patience / 20, patience / 10))
+    }
+
+    fn pace(&self) -> Duration {
+        PACE.min(self.limits.patience / 100)
     }
 
     fn may_send(&self) -> bool {
@@ -147,27 +177,44 @@ impl Trace {
         is_alone && !self.confused
     }
 
-    /// The hop with the fewest packets in the window, and when the next may go there.
-    fn next_in_window(&self, base: usize, last: u8) -> Option<(u8, u8, Option<Instant>)> {
-        (1..)
-            .zip(&self.hops)
-            .take(last.into())
-            .skip(base)
-            .take(WINDOW)
+    /// What may go first, and when: hops with the fewest packets before others, then nearer ones.
+    fn next_in_window(&self, last: u8, now: Instant) -> Option<Candidate> {
+        let (hold, pace) = (self.hold(), self.pace());
+        let held_until = |hop: &Hop| match (hop.answers.is_empty(), hop.first_sent) {
+            (true, first_sent) => first_sent.map(|sent| sent + hold),
+            // It is not held up by a hop that has answered.
+            (false, _) => Some(now),
+        };
+        let hops = || (1..).zip(&self.hops).take(last.into());
+        let base = hops().position(|(_, hop)| held_until(hop).is_none_or(|until| until > now)).unwrap_or(last.into());
+        // The window opens when the hop at its beginning has been waited for.
+        let opens = self.hops.get(base).and_then(held_until);
+        hops()
+            .take(base + WINDOW + 1)
             .filter(|(_, hop)| hop.sent_count() < self.limits.attempts.into())
-            .map(|(number, hop)| (hop.last_sent.map(|sent| sent + PACE), hop.sent_count(), number, hop))
-            .min_by_key(|(ready, sent, number, _)| (*sent, *ready, *number))
-            .map(|(ready, _, number, hop)| (number, u8::try_from(hop.tried.trailing_ones()).unwrap_or_default(), ready))
+            .filter_map(|(number, hop)| {
+                let ready = match hop.last_sent {
+                    Some(sent) => held_until(hop)?.max(sent + pace),
+                    None if usize::from(number) <= base + WINDOW => now,
+                    None => opens?,
+                };
+                let attempt = u8::try_from(hop.tried.trailing_ones()).unwrap_or_default();
+                Some(Candidate { ready, sent: hop.sent_count(), hop: number, attempt })
+            })
+            .min_by_key(|candidate| (candidate.ready.max(now), candidate.sent, candidate.hop))
     }
 
-    /// The next hop of the first lane that has nothing under way.
-    fn next_in_lanes(&self, last: u8) -> Option<(u8, u8, Option<Instant>)> {
-        (0..self.limits.attempts).filter(|lane| !self.packets.iter().any(|packet| packet.open && packet.attempt == *lane)).find_map(
-            |lane| {
-                let next = (1..).zip(&self.hops).take(last.into()).find(|(_, hop)| hop.tried & (1 << lane) == 0);
-                next.map(|(number, _)| (number, lane, None))
-            },
-        )
+    /// The next hop of the lane that is free first: one with nothing under way that is younger than the hold.
+    fn next_in_lanes(&self, last: u8, now: Instant) -> Option<Candidate> {
+        let (hold, pace) = (self.hold(), self.pace());
+        (0..self.limits.attempts)
+            .filter_map(|lane| {
+                let (number, hop) = (1..).zip(&self.hops).take(last.into()).find(|(_, hop)| hop.tried & (1 << lane) == 0)?;
+                let busy = self.packets.iter().filter(|packet| packet.open && packet.attempt == lane).map(|packet| packet.sent + hold);
+                let ready = busy.chain(hop.last_sent.map(|sent| sent + pace)).chain([now]).max()?;
+                Some(Candidate { ready, sent: hop.sent_count(), hop: number, attempt: lane })
+            })
+            .min_by_key(|candidate| (candidate.ready, candidate.hop))
     }
 
     /// A packet left: its number follows that of the one before, from 0.
@@ -175,6 +222,7 @@ impl Trace {
         self.packets.push(Packet { hop, attempt, sent: now, open: true });
         if let Some(hop) = self.hop_mut(hop) {
             hop.tried |= 1 << attempt;
+            hop.first_sent = hop.first_sent.or(Some(now));
             hop.last_sent = Some(now);
         }
     }
@@ -198,6 +246,7 @@ impl Trace {
         }
         packet.open = false;
         let number = packet.hop;
+        self.slowest = self.slowest.max(Some(answer.round_trip.0));
         if answer.word != Word::Passing {
             self.end = Some(self.end.map_or(number, |end| end.min(number)));
         }
@@ -267,7 +316,7 @@ mod tests {
 
     fn answer(last: u8, word: Word) -> Answer {
         let round_trip = (Duration::from_millis(5), TimingSource::Kernel);
-        Answer { from: IpAddr::from([10, 0, 0, last]), round_trip, error: None, word }
+        Answer { from: IpAddr::from([10, 0, 0, last]), round_trip, error: None, word, labels: Vec::new() }
     }
 
     /// Drives a trace in virtual time through a path that answers 5 ms later as `path` says; returns how long it took.

@@ -11,6 +11,8 @@ pub const A: u16 = 1;
 pub const CNAME: u16 = 5;
 /// The start of a zone (RFC 1035).
 pub const SOA: u16 = 6;
+/// PTR.
+pub const PTR: u16 = 12;
 /// An IPv6 address (RFC 3596).
 pub const AAAA: u16 = 28;
 /// A name server (RFC 1035).
@@ -285,10 +287,22 @@ impl Answer {
 
     /// The addresses of `name`: those in records of its own, and of the names it is an alias of.
     pub fn addresses_of(&self, name: &Name) -> Vec<std::net::IpAddr> {
+        self.of_name(name, |record| self.address(record))
+    }
+
+    /// The name that a reverse name points to: the first, where there are several; by way of aliases, as shared networks have them
+    /// (RFC 2317). None where there is none.
+    pub fn pointer_of(&self, name: &Name) -> Option<Name> {
+        let pointer = |record: &Record| (record.class == IN && record.record_type == PTR).then(|| self.data(record).name()).flatten();
+        self.of_name(name, pointer).into_iter().next()
+    }
+
+    /// What `read` finds in the records of `name`, or else of the names it is an alias of.
+    fn of_name<T>(&self, name: &Name, read: impl Fn(&Record) -> Option<T>) -> Vec<T> {
         let mut name = name.clone();
         for _ in 0..=16 {
             let of_name = || self.answers.iter().filter(|record| record.name == name);
-            let found: Vec<_> = of_name().filter_map(|record| self.address(record)).collect();
+            let found: Vec<_> = of_name().filter_map(&read).collect();
             if !found.is_empty() {
                 return found;
             }

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use vantage_contract::v1::{Attribution, Reason};
 
-use super::checksum;
+use super::{
+    checksum, extension,
+    ip::{Ipv4, Ipv6},
+};
 
 /// The length of the header of an echo message, and of what an error quotes at the least of one.
 pub const HEADER: usize = 8;
@@ -80,6 +83,52 @@ impl<'b> Echo<'b> {
             message[2..4].copy_from_slice(&sum.to_be_bytes());
         }
         message
+    }
+}
+
+/// An error about an echo request of somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EchoError<'b> {
+    /// The type number.
+    pub kind: u8,
+    /// The code.
+    pub code: u8,
+    /// Where the request was sent.
+    pub destination: IpAddr,
+    /// What is quoted of the request, from its ICMP header on; padding and an extension may follow.
+    pub quote: &'b [u8],
+    /// Where the extension structure begins in `quote`, where the error tells (RFC 4884).
+    pub extension_at: Option<usize>,
+}
+
+impl<'b> EchoError<'b> {
+    /// Parses a message that begins with its ICMP header. None where it is not an error about an echo request.
+    pub fn parse(version: Version, message: &'b [u8]) -> Option<Self> {
+        let (header, datagram) = message.split_first_chunk::<HEADER>()?;
+        let is_error = match version {
+            Version::V4 => matches!(header[0], 3 | 4 | 11 | 12),
+            Version::V6 => header[0] < 128,
+        };
+        let (destination, protocol, own, length) = match version {
+            Version::V4 => {
+                let ip = Ipv4::parse(datagram)?;
+                // Its payload ends with the packet; what is behind belongs to the error.
+                (ip.destination.into(), (ip.protocol, 1), ip.payload, usize::from(datagram[0] & 0x0f) * 4)
+            }
+            Version::V6 => {
+                let ip = Ipv6::parse(datagram)?;
+                (ip.destination.into(), (ip.next_header, 58), ip.payload, 40)
+            }
+        };
+        let echo = Echo::parse(version, own)?;
+        let is_request = protocol.0 == protocol.1 && echo.kind == version.echo_request();
+        (is_error && is_request).then_some(Self {
+            kind: header[0],
+            code: header[1],
+            destination,
+            quote: datagram.get(length..)?,
+            extension_at: extension::offset(version, *header).and_then(|offset| offset.checked_sub(length)),
+        })
     }
 }
 
@@ -194,7 +243,7 @@ mod tests {
             0x00, 0x39, 0xd8, 0x31, 0x4a, 0x00, 0x01, 0x81, 0xe9, 0x02, 0x6b, 0x00, 0x00, 0x00, 0x00, 0x02, 0x88, 0x0e, 0x00, 0x00, 0x00,
             0x00, 0x00,
         ];
-        let ip = crate::wire::ip::Ipv4::parse(&packet).unwrap();
+        let ip = Ipv4::parse(&packet).unwrap();
         assert_eq!((ip.hop_limit, ip.protocol, ip.source), (63, 1, [10, 9, 1, 2].into()));
         assert_eq!(checksum::internet(ip.payload), 0);
         let echo = Echo::parse(Version::V4, ip.payload).unwrap();
@@ -217,12 +266,32 @@ mod tests {
             0x45, 0x00, 0x00, 0x24, 0x98, 0x6c, 0x00, 0x00, 0x01, 0x01, 0x0c, 0x59, 0x0a, 0x09, 0x00, 0x01, 0x0a, 0x09, 0x01, 0x02, 0x08,
             0x00, 0x99, 0x7e, 0x31, 0x4f, 0x00, 0x01, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f,
         ];
-        let ip = crate::wire::ip::Ipv4::parse(&quote).unwrap();
+        let ip = Ipv4::parse(&quote).unwrap();
         assert_eq!((ip.hop_limit, ip.destination), (1, [10, 9, 1, 2].into()));
         let echo = Echo::parse(Version::V4, ip.payload).unwrap();
         assert_eq!((echo.kind, echo.identifier, echo.sequence), (8, 12623, 1));
         let shortest = Echo::parse(Version::V4, &ip.payload[..8]).unwrap();
         assert_eq!((shortest.sequence, shortest.payload), (1, &[][..]), "a router need not quote more than the header");
+    }
+
+    #[test]
+    fn an_error_about_an_echo_request_is_read_with_its_quote() {
+        let own = Echo { kind: 8, identifier: 7, sequence: 3, payload: b"mine" }.encode(Version::V4);
+        let ip = [0x45, 0, 0, 32, 0, 0, 0, 0, 1, 1, 0, 0, 10, 9, 0, 1, 10, 9, 2, 2];
+        let padding = [0; extension::SHORTEST_QUOTE - 32];
+        let message = [&[11, 0, 0, 0, 0, 32, 0, 0][..], &ip, &own, &padding, &[0x20, 0, 0, 0]].concat();
+        let error = EchoError::parse(Version::V4, &message).unwrap();
+        assert_eq!((error.kind, error.code, error.destination), (11, 0, IpAddr::from([10, 9, 2, 2])));
+        assert_eq!(&error.quote[..own.len()], own);
+        assert_eq!(error.extension_at.map(|at| &error.quote[at..]), Some(&[0x20, 0, 0, 0][..]));
+        let mut other = message.clone();
+        other[8 + 9] = 17;
+        assert_eq!(EchoError::parse(Version::V4, &other), None, "it is about a datagram");
+        let mut other = message.clone();
+        other[8 + 20] = 0;
+        assert_eq!(EchoError::parse(Version::V4, &other), None, "it is about a reply");
+        assert_eq!(EchoError::parse(Version::V6, &message), None);
+        assert_eq!(EchoError::parse(Version::V4, &message[..35]), None, "it quotes too little");
     }
 
     #[test]
@@ -254,7 +323,8 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), six: bool) {
-            let _ = Echo::parse(if six { Version::V6 } else { Version::V4 }, &bytes);
+            let version = if six { Version::V6 } else { Version::V4 };
+            let _ = (Echo::parse(version, &bytes), EchoError::parse(version, &bytes));
         }
 
         #[test]

@@ -1,6 +1,6 @@
-//! The IPv4 header (RFC 791), as raw sockets hand it over with each packet.
+//! The headers of IPv4 (RFC 791), as raw sockets hand it over with each packet, and of IPv6 (RFC 8200), as errors quote it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What matters of an IPv4 header, and what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,26 @@ impl<'b> Ipv4<'b> {
     }
 }
 
+/// What matters of an IPv6 header, and what follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv6<'b> {
+    /// The next header: 58 is ICMPv6.
+    pub next_header: u8,
+    /// To whom.
+    pub destination: Ipv6Addr,
+    /// What follows the header, as far as it is there.
+    pub payload: &'b [u8],
+}
+
+impl<'b> Ipv6<'b> {
+    /// Parses what begins with an IPv6 header. None where it is too short for one, or has another version.
+    pub fn parse(packet: &'b [u8]) -> Option<Self> {
+        let (header, payload) = packet.split_first_chunk::<40>()?;
+        let destination: [u8; 16] = header[24..].try_into().ok()?;
+        (header[0] >> 4 == 6).then_some(Self { next_header: header[6], destination: destination.into(), payload })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -69,9 +89,23 @@ mod tests {
         assert_eq!(Ipv4::parse(&packet), None, "a total length within the header");
     }
 
+    #[test]
+    fn an_ipv6_header_is_read_and_nothing_else() {
+        let mut packet = [0_u8; 44];
+        (packet[0], packet[6], packet[7]) = (0x60, 58, 1);
+        packet[24..40].copy_from_slice(&Ipv6Addr::LOCALHOST.octets());
+        packet[40] = 128;
+        let ip = Ipv6::parse(&packet).unwrap();
+        assert_eq!((ip.next_header, ip.destination, ip.payload), (58, Ipv6Addr::LOCALHOST, &[128, 0, 0, 0][..]));
+        assert_eq!(Ipv6::parse(&packet[..39]), None);
+        packet[0] = 0x45;
+        assert_eq!(Ipv6::parse(&packet), None);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Ipv6::parse(&bytes);
             if let Some(ip) = Ipv4::parse(&bytes) {
                 prop_assert!(ip.payload.len() + 20 <= bytes.len());
             }

@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod dns;
+pub mod extension;
 pub mod icmp;
 pub mod ip;
 pub mod name;

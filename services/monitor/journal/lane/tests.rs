@@ -17,12 +17,12 @@ fn lane(unwritten_bytes: u64) -> Lane {
 
 fn append(lane: &mut Lane, runs: std::ops::Range<u64>) {
     for run in runs {
-        lane.append(1, result(run), vantage_daemon::clock::monotonic());
+        lane.append(1, result(run), vantage_daemon::clock::monotonic(), false);
     }
 }
 
 fn sent(lane: &mut Lane) -> Vec<u64> {
-    std::iter::from_fn(|| lane.send()).map(|record| record.sequence).collect()
+    std::iter::from_fn(|| lane.send()).map(|(record, _)| record.sequence).collect()
 }
 
 #[test]

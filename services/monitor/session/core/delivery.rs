@@ -79,14 +79,14 @@ impl Core {
         is_sound
     }
 
-    /// The next record to send: those of the sessions in turn, so that the new results need not wait for the old ones, nor the old ones for ever.
-    pub(crate) fn send(&mut self) -> Option<ProbeResult> {
+    /// The next record to send, and its length as encoded: those of the sessions in turn, so that the new results need not wait for the old ones, nor the old ones for ever.
+    pub(crate) fn send(&mut self) -> Option<(ProbeResult, usize)> {
         let count = self.lanes.len();
         for step in 1..=count {
             let index = (self.turn + step) % count;
-            if let Some(record) = self.lanes.get_mut(index).and_then(Lane::send) {
+            if let Some(sent) = self.lanes.get_mut(index).and_then(Lane::send) {
                 self.turn = index;
-                return Some(record);
+                return Some(sent);
             }
         }
         None

@@ -148,10 +148,7 @@ impl Core {
         self.tally.account(&record);
         // There is always a lane.
         let Some(live) = self.lanes.last_mut() else { return };
-        let record = live.append(order, record, now.monotonic);
-        if self.watched {
-            self.appended.push(record);
-        }
+        self.appended.extend(live.append(order, record, now.monotonic, self.watched));
     }
 
     /// Looks after bounds, and what is done with.

@@ -161,7 +161,7 @@ impl World {
             self.core.fetched(&session, after, blocks);
         }
         for _ in 0..count {
-            let Some(record) = self.core.send() else { break };
+            let Some((record, _)) = self.core.send() else { break };
             self.client.store(&record);
         }
         if acknowledged {
