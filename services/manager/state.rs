@@ -7,6 +7,8 @@
 //! - Newest is what was due last, not what came last: a backlog comes beside live results. What was due before is counted, and says nothing.
 //! - A say is fresh for [`patience`]: three intervals and the timeout, so that two lost runs in a row change nothing. After that the
 //!   monitor says nothing. The age is measured from the arrival at this manager, on its own monotonic clock.
+//! - Where a target asked to be left alone (KISS_OF_DEATH), that stays what its monitor says for as long as runs are skipped for its sake
+//!   (HELD_OFF): nothing else is known of it, and it is no silence of ours.
 //! - A result that arrives long after it was due ([`punctual`]) is history, as after a link was cut: it is kept and counted, and says
 //!   nothing about now.
 //! - Nobody says anything: `unknown`. All who say something say failed: `down`. Some do: `degraded`. None does: `up`. A monitor

@@ -78,8 +78,12 @@ impl Facts {
         &self.template.check_name
     }
 
-    /// The record of a run that happened.
+    /// The record of a run that happened; or did not, where the probe found that its target asked to be left alone.
     pub fn ran(&self, run: u64, timing: Timing, sight: Sight) -> ProbeResult {
+        if sight.outcome == Outcome::Skipped {
+            let attribution = sight.attribution.into();
+            return ProbeResult { attribution, summary: sight.summary, ..self.skipped(run, 1, timing.due, sight.reason) };
+        }
         let (latency, timing_source) = sight.latency.unzip();
         ProbeResult {
             run,
@@ -182,6 +186,7 @@ fn why_skipped(reason: Reason) -> &'static str {
         Reason::Draining => "the monitor was stopping",
         Reason::ClockJump => "the clock was set over it, or the machine slept",
         Reason::MonitorDown => "the monitor was not running",
+        Reason::HeldOff => "the target asked to be left alone",
         _ => "it was not run",
     }
 }
@@ -293,6 +298,17 @@ mod tests {
         assert_eq!((record.check_name.as_str(), record.kind.as_str(), record.target.as_str()), ("web", "tcp", "127.0.0.1:80"));
         assert_eq!((record.run, record.run_count), (7, 3));
         assert_eq!(record.outcome, i32::from(Outcome::Skipped));
+    }
+
+    #[test]
+    fn a_run_that_its_target_asked_to_leave_out_did_not_start() {
+        let timing = Timing { due: SystemTime::UNIX_EPOCH, start: SystemTime::UNIX_EPOCH, lateness: Duration::ZERO };
+        let failure = Failure::new(Reason::HeldOff, Attribution::Target, "192.0.2.1:123 asked to be left alone");
+        let record = Facts::new(&check("clock"), "r1", "here").undone(7, timing, failure);
+        assert_eq!((record.outcome(), record.reason(), record.attribution()), (Outcome::Skipped, Reason::HeldOff, Attribution::Target));
+        assert_eq!((record.run, record.run_count, record.summary.as_str()), (7, 1, "192.0.2.1:123 asked to be left alone"));
+        assert!(record.due_time.is_some());
+        assert_eq!((record.start_time, record.lateness, record.duration, record.report), (None, None, None, None));
     }
 
     #[test]

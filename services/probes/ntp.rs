@@ -5,16 +5,23 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use vantage_contract::v1::{NtpProbe, NtpReport, Reason, TimingSource};
+use vantage_contract::v1::{Attribution, NtpProbe, NtpReport, NtpSample, Reason, TimingSource};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    net::{random::random, stamp::Reading, udp::Connected},
+    net::{
+        random::random,
+        udp::{Connected, Exchange},
+    },
     stopwatch::{self, Phase},
     target::{self, Host, Options},
     wire::ntp::{self as wire, Fault, Packet, Sample, Stamp},
 };
+
+pub(crate) mod holds;
+
+use holds::Hold;
 
 /// An NTP probe, parsed.
 pub(crate) struct Ntp {
@@ -25,6 +32,8 @@ pub(crate) struct Ntp {
     max_offset: Option<Duration>,
     max_stratum: u32,
     max_root_distance: Option<Duration>,
+    max_delay: Option<Duration>,
+    version: u8,
 }
 
 impl Probe for Ntp {
@@ -49,6 +58,8 @@ impl Probe for Ntp {
             max_offset: limit("max_offset", spec.max_offset)?,
             max_stratum: target::number("max_stratum", spec.max_stratum, 15, 1..=15)?,
             max_root_distance: limit("max_root_distance", spec.max_root_distance)?,
+            max_delay: limit("max_delay", spec.max_delay)?,
+            version: if target::number("version", spec.version, 4, 3..=4)? == 3 { 3 } else { 4 },
         };
         let needed = ntp.spacing * (ntp.samples - 1);
         if needed >= options.timeout {
@@ -72,20 +83,33 @@ impl Probe for Ntp {
 
     async fn run(&self, run: &mut Run<'_, NtpReport>) -> Result<String, Failure> {
         let server = run.resolve_port(&self.server, self.port).await?;
+        let holds = &run.world.memory.holds;
+        if let Some(hold) = holds.of(server, stopwatch::now()) {
+            // Nothing is probed.
+            run.address = None;
+            return Err(held_off(server, &hold));
+        }
         run.enter(Phase::Send);
-        let socket = Connected::open(server, run.options.source)?;
+        let mut socket = Connected::open(server, run.options.source)?;
         let mut asked: Vec<Asked> = Vec::new();
-        let mut best: Option<(Sample, Packet, TimingSource)> = None;
+        let mut heard: Vec<Heard> = Vec::new();
+        let mut wanted = self.samples;
         let mut next_departure = stopwatch::now();
         loop {
-            if run.report.sent_count < self.samples && stopwatch::now() >= next_departure {
-                asked.push(Asked::send(&socket).await?);
+            if run.report.sent_count < wanted && stopwatch::now() >= next_departure {
+                if run.report.sent_count > 0 && holds.of(server, stopwatch::now()).is_some() {
+                    // Another check of the same server was asked to stop, and so are we.
+                    wanted = run.report.sent_count;
+                    continue;
+                }
+                let nonce = Stamp(u64::from_be_bytes(random()?));
+                asked.push(Asked { nonce, number: socket.send(&wire::request(self.version, nonce))? });
                 run.report.sent_count += 1;
                 next_departure += self.spacing;
                 run.enter(Phase::Wait);
             }
-            let more = run.report.sent_count < self.samples;
-            if !more && run.report.answered_count == self.samples {
+            let more = run.report.sent_count < wanted;
+            if !more && run.report.answered_count == wanted {
                 break;
             }
             let wake = if more { next_departure.min(run.last_call()) } else { run.last_call() };
@@ -94,41 +118,40 @@ impl Probe for Ntp {
                 Err(_) if wake == run.last_call() => break,
                 Err(_) => continue,
             };
-            let bytes = &received.bytes;
-            let origin = wire::origin(bytes);
+            let origin = wire::origin(&received.bytes);
             // An answer counts once: a second one with the same origin is a replay.
-            let Some(number) = asked.iter().position(|asked| Some(asked.nonce) == origin) else {
+            let known = asked.iter().position(|asked| Some(asked.nonce) == origin).map(|index| asked.swap_remove(index));
+            let exchange = known.as_ref().and_then(|asked| socket.exchange(asked.number, received.arrived));
+            let (Some(asked), Some(exchange)) = (known, exchange) else {
                 run.report.ignored_count += 1;
                 continue;
             };
-            let asked = asked.swap_remove(number);
-            let packet = Packet::decode(bytes)
-                .ok_or_else(|| malformed(server, &format!("it has {} bytes, fewer than {}", bytes.len(), wire::LENGTH)))?;
-            show(&packet, &mut run.report);
-            let (elapsed, source) = received.since(&asked.left);
-            let departure = Stamp::of_unix(asked.left.since_1970());
-            let sample = packet
-                .check()
-                .and_then(|()| Sample::of(&packet, departure, elapsed, asked.left.resolution()))
-                .map_err(|fault| failure(server, fault))?;
-            run.report.answered_count += 1;
-            if best.as_ref().is_none_or(|(least, ..)| sample.delay < least.delay) {
-                best = Some((sample, packet, source));
+            let packet = Packet::decode(&received.bytes);
+            if let Some(packet) = &packet {
+                show(packet, &mut run.report);
             }
+            let sample = sample(&received.bytes, packet.as_ref(), self.version, &exchange).map_err(|fault| {
+                if let (Fault::Kiss(code), Some(packet)) = (&fault, &packet) {
+                    let length = holds.kiss(server, code, packet.poll, stopwatch::now());
+                    run.report.hold_off = length.map(stopwatch::to_proto);
+                }
+                failure(server, fault)
+            })?;
+            run.report.answered_count += 1;
+            heard.extend(packet.map(|packet| Heard { number: asked.number, sample, packet, source: exchange.source }));
         }
-        let Some((sample, packet, source)) = best else {
+        heard.sort_by_key(|heard| heard.number);
+        // RFC 5905 section 10: what is delayed least is disturbed least. (Of two that are equal the first.)
+        let Some(best) = heard.iter().min_by_key(|heard| heard.sample.delay) else {
             let ignored = match run.report.ignored_count {
                 0 => String::new(),
                 count => format!(" (datagrams that were not an answer to us: {count})"),
             };
             return Err(Failure::timed_out(format!("after {:?} waiting for the answer of {server}{ignored}", run.options.timeout)));
         };
-        show(&packet, &mut run.report);
-        run.report.offset = Some(signed(sample.offset));
-        run.report.offset_uncertainty = Some(stopwatch::to_proto(sample.uncertainty));
-        run.report.delay = Some(stopwatch::to_proto(sample.delay));
-        run.latency = Some((sample.delay, source));
-        self.judge(server, &sample, &packet)
+        best.show(&heard, &mut run.report);
+        run.latency = Some((best.sample.delay, best.source));
+        self.judge(server, &best.sample, &best.packet)
     }
 }
 
@@ -150,6 +173,14 @@ impl Ntp {
         {
             return beyond(format!("has a root distance of {:?}, more than {limit:?}", packet.root_distance()));
         }
+        if let Some(limit) = self.max_delay
+            && sample.delay > limit
+        {
+            return Err(Failure::target(
+                Reason::TooSlow,
+                format!("{server} answered with a delay of {:?}, more than {limit:?}", sample.delay),
+            ));
+        }
         Ok(format!("{server} is off by {offset} ± {:?}, stratum {}", sample.uncertainty, packet.stratum))
     }
 }
@@ -157,18 +188,41 @@ impl Ntp {
 /// A request that is under way.
 struct Asked {
     nonce: Stamp,
-    /// When it left, by both clocks.
-    left: Reading,
+    /// Its number on the socket.
+    number: u16,
 }
 
-impl Asked {
-    async fn send(socket: &Connected) -> Result<Self, Failure> {
-        let nonce = Stamp(u64::from_be_bytes(random()?));
-        let request = wire::request(nonce);
-        let left = Reading::now();
-        socket.send(&request).await?;
-        Ok(Self { nonce, left })
+/// A valid answer.
+struct Heard {
+    /// The number of its request.
+    number: u16,
+    sample: Sample,
+    packet: Packet,
+    /// Who took the stamps.
+    source: TimingSource,
+}
+
+impl Heard {
+    /// Shows this one as what counts, and all of them.
+    fn show(&self, all: &[Self], report: &mut NtpReport) {
+        show(&self.packet, report);
+        let samples: Vec<_> = all.iter().map(|heard| heard.sample).collect();
+        report.samples =
+            samples.iter().map(|one| NtpSample { offset: Some(signed(one.offset)), delay: Some(stopwatch::to_proto(one.delay)) }).collect();
+        report.jitter = wire::jitter(&self.sample, &samples).map(stopwatch::to_proto);
+        report.offset = Some(signed(self.sample.offset));
+        report.offset_uncertainty = Some(stopwatch::to_proto(self.sample.uncertainty));
+        report.delay = Some(stopwatch::to_proto(self.sample.delay));
+        report.root_distance = Some(stopwatch::to_proto(self.packet.root_distance()));
     }
+}
+
+/// What an answer to us says of the time, if it can be believed.
+fn sample(bytes: &[u8], packet: Option<&Packet>, version: u8, exchange: &Exchange) -> Result<Sample, Fault> {
+    let wrong = wire::wrong_length(bytes);
+    let (Some(packet), None) = (packet, &wrong) else { return Err(Fault::Malformed(wrong.unwrap_or_default())) };
+    packet.check(version)?;
+    Sample::of(packet, exchange.departure, exchange.taken, exchange.resolution)
 }
 
 /// The wall clock as the time since the Unix epoch; zero where it is set before it.
@@ -198,6 +252,15 @@ fn failure(server: SocketAddr, fault: Fault) -> Failure {
         Fault::Kiss(code) => Failure::target(Reason::KissOfDeath, format!("{server} wants us to go away: kiss-o'-death {code}")),
         Fault::Malformed(what) => malformed(server, &what),
     }
+}
+
+/// A run that is due while the server is left alone.
+fn held_off(server: SocketAddr, hold: &Hold) -> Failure {
+    let left = hold.until.saturating_duration_since(stopwatch::now());
+    let mut until = prost_types::Timestamp::from(stopwatch::wall() + left);
+    until.nanos = 0;
+    let sentence = format!("{server} asked to be left alone (kiss-o'-death {}), and is for {:?}, until {until}", hold.code, hold.length);
+    Failure::new(Reason::HeldOff, Attribution::Target, sentence)
 }
 
 fn malformed(server: SocketAddr, what: &str) -> Failure {

@@ -12,7 +12,8 @@ use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_res
 use crate::{
     Probe,
     failure::Failure,
-    net::{echo::EchoEngine, resolve::Resolver},
+    net::{echo::EchoEngine, ports::Ports, resolve::Resolver},
+    ntp::holds::Holds,
     stopwatch::{self, Phase, Stopwatch},
     target::{Destination, Gate, Host, Options},
 };
@@ -26,6 +27,15 @@ pub struct World {
     pub resolver: Arc<Resolver>,
     /// Sends all pings.
     pub echo: Arc<EchoEngine>,
+    /// What runs leave for later ones.
+    pub memory: Arc<Memory>,
+}
+
+/// What runs leave for later ones: servers that asked to be left alone, and which source ports were used.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub(crate) holds: Holds,
+    pub(crate) ports: Ports,
 }
 
 impl World {
@@ -36,7 +46,7 @@ impl World {
 
     /// A world with this gate and this resolver.
     pub fn with_resolver(gate: Arc<dyn Gate>, resolver: Resolver) -> Self {
-        Self { gate, resolver: Arc::new(resolver), echo: Arc::default() }
+        Self { gate, resolver: Arc::new(resolver), echo: Arc::default(), memory: Arc::default() }
     }
 }
 

@@ -1,38 +1,39 @@
-//! UDP: one datagram and its answer.
+//! UDP: one datagram and its answer, or the same from several source ports.
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use regex::bytes::Regex;
-use vantage_contract::v1::{Attribution, Reason, TimingSource, UdpPortState, UdpProbe, UdpReport, udp_probe::Payload};
+use tokio::time::Instant;
+use vantage_contract::v1::{UdpPortState, UdpProbe, UdpReport, udp_probe::Payload};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    net::{
-        stamp::Reading,
-        udp::{Connected, Trouble},
-    },
     stopwatch::{self, Phase},
     target::{self, Host, Options},
-    wire::text,
+    wire::{preset::Preset, text},
 };
+
+mod flow;
+mod verdict;
+
+use flow::{Content, Flow};
+use verdict::Expectations;
 
 /// The most that fits into a datagram over IPv4: 65 535 bytes less the headers.
 const MAX_PAYLOAD: usize = 65_507;
-/// How much of an answer is shown, in bytes.
-const MAX_SHOWN: usize = 1024;
 
 /// A UDP probe, parsed.
 pub(crate) struct Udp {
     host: Host,
     port: u16,
-    payload: Bytes,
-    expect: Vec<u8>,
-    expect_regex: Option<Regex>,
+    content: Content,
+    expect: Expectations,
     require_answer: bool,
     attempts: u32,
+    source_ports: u32,
+    require_flows: usize,
 }
 
 impl Probe for Udp {
@@ -40,27 +41,40 @@ impl Probe for Udp {
     type Report = UdpReport;
 
     fn parse(spec: &UdpProbe, _: &Options) -> Result<Self, Invalid> {
-        let (field, payload) = match &spec.payload {
-            None => ("text", Bytes::new()),
-            Some(Payload::Text(text)) => ("text", Bytes::from(text.clone())),
-            Some(Payload::Preset(_)) => return Err(Invalid::new("preset", "is not known to this monitor")),
-            Some(Payload::Hex(digits)) => ("hex", text::hex(digits).map_err(|problem| Invalid::new("hex", problem))?),
+        let hex = |field, digits: &str| text::hex(digits).map_err(|problem| Invalid::new(field, problem));
+        let (field, content) = match &spec.payload {
+            None => ("text", Content::Bytes(Vec::new())),
+            Some(Payload::Text(text)) => ("text", Content::Bytes(text.clone().into_bytes())),
+            Some(Payload::Hex(digits)) => ("hex", Content::Bytes(hex("hex", digits)?.to_vec())),
+            Some(Payload::Preset(name)) => {
+                let problem = || format!("{name:?} is none of {}", Preset::NAMES.join(", "));
+                ("preset", Content::Preset(Preset::named(name).ok_or_else(|| Invalid::new("preset", problem()))?))
+            }
         };
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Invalid::new(field, format!("has {} bytes; a datagram takes {MAX_PAYLOAD}", payload.len())));
+        if let Content::Bytes(bytes) = &content
+            && bytes.len() > MAX_PAYLOAD
+        {
+            return Err(Invalid::new(field, format!("has {} bytes; a datagram takes {MAX_PAYLOAD}", bytes.len())));
         }
-        let expect_regex = match spec.expect_regex.as_str() {
+        let regex = match spec.expect_regex.as_str() {
             "" => None,
             text => Some(Regex::new(text).map_err(|error| Invalid::new("expect_regex", error.to_string()))?),
         };
+        let source_ports = target::number("source_ports", spec.source_ports, 1, 1..=64)?;
+        let require_flows = target::number("require_flows", spec.require_flows, source_ports, 1..=source_ports)?;
         Ok(Self {
             host: Host::parse("host", &spec.host)?,
             port: target::port("port", spec.port, None)?,
-            payload,
-            expect: spec.expect.clone().into_bytes(),
-            expect_regex,
+            content,
+            expect: Expectations {
+                text: spec.expect.clone().into_bytes(),
+                beginning: hex("expect_hex", &spec.expect_hex)?.to_vec(),
+                regex,
+            },
             require_answer: spec.require_answer,
             attempts: target::number("attempts", spec.attempts, 1, 1..=10)?,
+            source_ports,
+            require_flows: usize::try_from(require_flows).unwrap_or(usize::MAX),
         })
     }
 
@@ -75,91 +89,55 @@ impl Probe for Udp {
     async fn run(&self, run: &mut Run<'_, UdpReport>) -> Result<String, Failure> {
         let remote = run.resolve_port(&self.host, self.port).await?;
         run.enter(Phase::Send);
+        let mut flows: Vec<Flow<'_>> = Vec::new();
         let gap = run.remaining() / self.attempts;
-        let mut next_departure = stopwatch::now();
-        // A socket for each attempt: its port says which datagram an answer, or an error, is about.
-        let mut asked = FuturesUnordered::new();
-        loop {
-            if run.report.sent_count < self.attempts && stopwatch::now() >= next_departure {
-                let socket = Connected::open(remote, run.options.source)?;
-                if let Some(local) = socket.local_address().filter(|_| run.report.local_address.is_empty()) {
-                    run.report.local_address = local.to_string();
-                }
-                let left = Reading::now();
-                if let Err(trouble) = socket.send(&self.payload).await {
-                    return Err(refused(trouble, &mut run.report));
-                }
-                run.report.sent_count += 1;
-                run.report.set_state(UdpPortState::OpenOrFiltered);
+        let (mut rounds, mut next_departure) = (0, stopwatch::now());
+        while !self.is_decided(&flows) {
+            if rounds < self.attempts && stopwatch::now() >= next_departure {
+                self.send(remote, run, &mut flows)?;
+                (rounds, next_departure) = (rounds + 1, next_departure + gap);
                 run.enter(Phase::Wait);
-                next_departure += gap;
-                asked.push(async move {
-                    let received = socket.receive().await;
-                    (left, socket, received)
-                });
+                continue;
             }
-            let more = run.report.sent_count < self.attempts;
-            let wake = if more { next_departure.min(run.last_call()) } else { run.last_call() };
-            match tokio::time::timeout_at(wake, asked.next()).await {
-                Ok(Some((left, socket, received))) => {
-                    if let Some(local) = socket.local_address() {
-                        run.report.local_address = local.to_string();
-                    }
-                    return match received {
-                        Ok(received) => {
-                            run.latency = Some(received.since(&left));
-                            self.judge(remote, &received.bytes, &mut run.report)
-                        }
-                        Err(trouble) => {
-                            let taken = stopwatch::now().saturating_duration_since(left.monotonic);
-                            run.latency = Some((taken, TimingSource::User));
-                            Err(refused(trouble, &mut run.report))
-                        }
-                    };
-                }
-                Err(_) if wake == run.last_call() => return Err(self.silence(remote, run)),
-                _ => {}
+            let wake = if rounds < self.attempts { next_departure.min(run.last_call()) } else { run.last_call() };
+            if !self.hear(&mut flows, wake).await && wake == run.last_call() {
+                break;
             }
         }
+        self.conclude(remote, run, &flows)
     }
 }
 
 impl Udp {
-    fn judge(&self, remote: SocketAddr, answer: &[u8], report: &mut UdpReport) -> Result<String, Failure> {
-        report.set_state(UdpPortState::Open);
-        report.answer_size_bytes = answer.len() as u64;
-        report.answer = text::escape(&answer[..answer.len().min(MAX_SHOWN)]);
-        let unexpected =
-            |what: String| Failure::target(Reason::UnexpectedAnswer, format!("the answer of {remote} ({} bytes) {what}", answer.len()));
-        let has = |text: &[u8]| text.is_empty() || answer.windows(text.len()).any(|window| window == text);
-        if !has(&self.expect) {
-            return Err(unexpected(format!("does not have {:?}", String::from_utf8_lossy(&self.expect))));
+    /// Asks once more: from all ports that nothing came back to. Where there is to be but one, from another each time: it says which
+    /// datagram an answer, or an error, is about.
+    fn send<'p>(&'p self, remote: SocketAddr, run: &mut Run<'_, UdpReport>, flows: &mut Vec<Flow<'p>>) -> Result<(), Failure> {
+        if flows.is_empty() || self.source_ports == 1 {
+            for _ in 0..self.source_ports {
+                flows.push(Flow::open(remote, run.options.source, &run.world.memory.ports, &self.content)?);
+            }
         }
-        if let Some(regex) = &self.expect_regex
-            && !regex.is_match(answer)
-        {
-            return Err(unexpected(format!("does not match \"{regex}\"")));
+        let newest = flows.len().saturating_sub(self.source_ports as usize);
+        for flow in flows.iter_mut().skip(newest).filter(|flow| flow.is_open()) {
+            flow.send()?;
+            if flow.is_open() {
+                run.report.sent_count += 1;
+                run.report.set_state(UdpPortState::OpenOrFiltered);
+            }
         }
-        Ok(format!("{remote} answered with {} bytes", answer.len()))
+        Ok(())
     }
 
-    fn silence(&self, remote: SocketAddr, run: &Run<'_, UdpReport>) -> Failure {
-        let limit = run.options.timeout;
-        if self.require_answer {
-            return Failure::timed_out(format!("after {limit:?} waiting for the answer of {remote}"));
-        }
-        let sentence = format!("{remote} was silent for {limit:?}: the port is open or filtered");
-        Failure::new(Reason::NoAnswer, Attribution::Target, sentence)
+    /// Waits until something comes back to one of them. False: nothing until `wake`.
+    async fn hear(&self, flows: &mut [Flow<'_>], wake: Instant) -> bool {
+        let open = flows.iter_mut().filter(|flow| flow.is_open());
+        let mut listening: FuturesUnordered<_> = open.map(|flow| flow.hear(&self.expect)).collect();
+        tokio::time::timeout_at(wake, listening.next()).await.is_ok()
     }
-}
 
-/// What an error says of the port.
-fn refused(trouble: Trouble, report: &mut UdpReport) -> Failure {
-    let Trouble { failure, error } = trouble;
-    if error.is_some() {
-        let closed = failure.reason == Reason::Refused && failure.attribution == Attribution::Target;
-        report.set_state(if closed { UdpPortState::Closed } else { UdpPortState::Filtered });
+    /// Whether all that has to be known is known.
+    fn is_decided(&self, flows: &[Flow<'_>]) -> bool {
+        let mut ended = flows.iter().map(|flow| !flow.is_open());
+        if self.source_ports == 1 { ended.any(|ended| ended) } else { !flows.is_empty() && ended.all(|ended| ended) }
     }
-    report.error = error;
-    failure
 }

@@ -68,6 +68,14 @@ pub(crate) async fn run_in(probe: &Probe, world: &World) -> Sight {
     sight
 }
 
+/// Asserts that the kernel stamps departure and arrival of what these probes send. It may begin to do so only a moment after the first.
+pub(crate) async fn assert_stamped_by_the_kernel(probe: &Probe) {
+    super::monitor::eventually("stamps of the kernel", || async {
+        run(probe).await.latency.is_some_and(|(_, source)| source == v1::TimingSource::Kernel)
+    })
+    .await;
+}
+
 /// The field that is wrong with a probe.
 pub(crate) fn invalid(probe: &Probe) -> String {
     Plan::parse(probe).expect_err("the probe is not valid").field

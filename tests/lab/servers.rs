@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -114,6 +115,37 @@ impl Server {
         Self::start("chronyd", &["-4", "-x", "-d", "-U", "-u", "root", "-f", &file], folder, address, ntp_answers)
     }
 
+    /// chronyd, in step with another server, and telling what it makes of it ([`tracking`](Self::tracking)).
+    pub(crate) fn chronyd_behind(source: SocketAddr) -> Option<Self> {
+        let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
+        let (path, host, port) = (folder.path().display(), address.ip(), address.port());
+        // chronyd wants the folder of its command socket to be nobody else's.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let configuration = format!(
+            "server {} port {} iburst minpoll -4 maxpoll -4\nport {port}\nbindaddress {host}\nallow 127.0.0.0/8\ncmdport 0\n\
+             pidfile {path}/pid\nbindcmdaddress {path}/command\n",
+            source.ip(),
+            source.port()
+        );
+        let file = write(folder.path(), "chrony.conf", &configuration);
+        let server = Self::start("chronyd", &["-4", "-x", "-d", "-U", "-u", "root", "-f", &file], folder, address, ntp_answers)?;
+        let deadline = now() + PATIENCE;
+        // Not synchronized yet: no stratum.
+        while server.tracking().stratum == 0 {
+            assert!(now() < deadline, "chronyd is not in step: {}", fs::read_to_string(server.file("log")).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(server)
+    }
+
+    /// What chronyd says of itself.
+    pub(crate) fn tracking(&self) -> Tracking {
+        let output = Command::new("chronyc").args(["-h", &self.file("command"), "-n", "-c", "tracking"]).output().unwrap();
+        let line = String::from_utf8(output.stdout).unwrap();
+        let column = |number: usize| line.trim().split(',').nth(number).and_then(|value| value.parse::<f64>().ok()).unwrap_or_default();
+        Tracking { stratum: column(2) as u32, root_delay: column(10), root_dispersion: column(11) }
+    }
+
     pub(super) fn start(
         program: &str,
         arguments: &[&str],
@@ -139,6 +171,32 @@ impl Server {
         }
         Some(server)
     }
+}
+
+/// What chronyd says of itself, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tracking {
+    pub(crate) stratum: u32,
+    pub(crate) root_delay: f64,
+    pub(crate) root_dispersion: f64,
+}
+
+/// By how much this machine's clock is behind a server's, in seconds, as chronyd measures it; it leaves the clock alone.
+pub(crate) fn chronyd_measures(server: SocketAddr) -> Option<f64> {
+    if !Path::new("/usr/sbin/chronyd").exists() {
+        privilege::skipped("chronyd from Debian's packages");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = format!("server {} port {} iburst minpoll -4 maxpoll -4", server.ip(), server.port());
+    let pid = format!("pidfile {}/pid", folder.path().display());
+    let output = Command::new("/usr/sbin/chronyd")
+        .args(["-Q", "-t", "20", "-f", "/dev/null", "-U", "-u", "root", &source, &pid, "cmdport 0", "bindcmdaddress /"])
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let wrong = said.split_once("System clock wrong by ").unwrap_or_else(|| panic!("{said}")).1;
+    Some(wrong.split(' ').next().unwrap().parse().unwrap())
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> String {

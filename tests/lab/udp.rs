@@ -1,6 +1,13 @@
 //! Scripted UDP servers, and ports where nobody is.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle as JoinThread,
+};
 
 use tokio::{net::UdpSocket, task::JoinHandle};
 
@@ -67,5 +74,56 @@ impl ClosedPort {
         let held = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
         held.connect("127.0.0.1:9").expect("connect");
         Self { address: held.local_addr().expect("an address"), _held: held }
+    }
+}
+
+/// Counts what a script has seen.
+#[derive(Clone, Default)]
+pub(crate) struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    /// One more.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A server that floods the first who asks with the same bytes, until it is dropped.
+pub(crate) struct Flood {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinThread<()>>,
+}
+
+impl Flood {
+    /// Starts one on 127.0.0.1.
+    pub(crate) fn start(bytes: Vec<u8>) -> Self {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+        // Somebody asks, or the test has failed.
+        socket.set_read_timeout(Some(super::monitor::PATIENCE)).expect("a socket option");
+        let (address, is_over) = (socket.local_addr().expect("an address"), Arc::new(AtomicBool::new(false)));
+        let over = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || {
+            let Ok((_, client)) = socket.recv_from(&mut [0; 2000]) else { return };
+            while !over.load(Ordering::Relaxed) {
+                let _ = socket.send_to(&bytes, client);
+            }
+        });
+        Self { address, is_over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

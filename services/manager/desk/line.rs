@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use vantage_contract::v1::{Outcome, ProbeResult};
+use vantage_contract::v1::{Outcome, ProbeResult, Reason};
 
 use super::view::LineView;
 use crate::{
@@ -114,7 +114,19 @@ impl Line {
             }
             self.determined = Some(Determined { say, arrived: now });
         }
+        if result.reason() == Reason::HeldOff && self.fresh(now, patience).is_some() && state::punctual(due, wall, patience) {
+            self.hold(now);
+        }
         self.done = is_end;
+    }
+
+    /// A run was left out because the target had asked for that. What it said when it asked stays said for as long as it is left alone; anything
+    /// else that was said grows old.
+    fn hold(&mut self, now: Instant) {
+        let has_asked = self.failed.as_ref().is_some_and(|failed| failed.reason() == Reason::KissOfDeath);
+        if let Some(determined) = self.determined.as_mut().filter(|determined| has_asked && determined.say == Say::Failed) {
+            determined.arrived = now;
+        }
     }
 
     /// What the monitor says, if that is fresh.

@@ -162,6 +162,34 @@ fn what_is_not_heard_of_any_more_becomes_unknown_and_is_told_once() {
 }
 
 #[test]
+fn a_target_that_asked_to_be_left_alone_stays_as_it_said_while_it_is() {
+    let mut scene = Scene::new();
+    let (kiss, held) = (Reason::KissOfDeath, Reason::HeldOff);
+    let say = |scene: &mut Scene, reason: Reason, outcome| {
+        scene.brings(|result| (result.monitor, result.reason) = ("a".into(), reason.into()), outcome);
+    };
+    say(&mut scene, Reason::Unspecified, Outcome::Passed);
+    say(&mut scene, kiss, Outcome::Failed);
+    for _ in 0..10 {
+        assert!(scene.wait(9).is_empty(), "one kiss is not confirmed, and people are told nothing");
+        say(&mut scene, held, Outcome::Skipped);
+        assert_eq!(scene.state(), State::Down);
+    }
+    // Then it is asked again, and left alone for the sake of another check: that says nothing about this one for long.
+    say(&mut scene, Reason::Unspecified, Outcome::Passed);
+    for _ in 0..4 {
+        scene.wait(9);
+        say(&mut scene, held, Outcome::Skipped);
+    }
+    assert_eq!(scene.state(), State::Unknown);
+    // What grew old does not come back by it.
+    say(&mut scene, kiss, Outcome::Failed);
+    scene.wait(100);
+    say(&mut scene, held, Outcome::Skipped);
+    assert_eq!(scene.state(), State::Unknown);
+}
+
+#[test]
 fn a_check_that_never_says_anything_is_told_of_when_the_patience_ends() {
     let mut scene = Scene::new();
     assert!(scene.wait(31).is_empty());

@@ -16,7 +16,7 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 use tokio::task::{Id, JoinError, JoinSet};
-use vantage_contract::v1::{Attribution, ProbeResult, Reason};
+use vantage_contract::v1::{Attribution, Outcome, ProbeResult, Reason};
 use vantage_probes::{Failure, Plan};
 
 use super::Shared;
@@ -201,7 +201,8 @@ async fn attempt(ticket: Ticket, shared: Arc<Shared>, in_flight: Arc<AtomicU32>)
         Ok(plan) => facts.ran(run, timing, plan.run(&shared.world).await),
         Err(failure) => facts.undone(run, timing, failure),
     };
-    Ended { order, record, started: Some((timing.lateness, facts.kind())) }
+    let started = (record.outcome() != Outcome::Skipped).then(|| (timing.lateness, facts.kind()));
+    Ended { order, record, started }
 }
 
 fn runnable<'t>(ticket: &'t Ticket, shared: &Shared) -> Result<&'t Plan, Failure> {

@@ -71,7 +71,7 @@ impl Errand<'_> {
     /// question is as good as one to the last.
     async fn over_udp(&self, server: SocketAddr, attempts: u32, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
         notes.enter(Phase::Send);
-        let socket = Connected::open(server, self.source)?;
+        let mut socket = Connected::open(server, self.source)?;
         let mut asked: Vec<Asked> = Vec::with_capacity(1);
         let mut next_departure = stopwatch::now();
         let gap = self.end.saturating_duration_since(next_departure) / attempts;
@@ -89,7 +89,7 @@ impl Errand<'_> {
                 let message = cased.as_ref().unwrap_or(self.question).encode(id, self.manner);
                 let left = Reading::now();
                 let departure = notes.depart("udp", left.monotonic);
-                socket.send(&message).await?;
+                socket.send(&message)?;
                 asked.push(Asked { id, cased, left, departure });
                 notes.enter(Phase::Wait);
                 next_departure += gap;

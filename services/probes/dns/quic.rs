@@ -232,7 +232,7 @@ impl Link {
         }
         let mut datagram = Vec::new();
         while let Some(transmit) = self.connection.poll_transmit(stopwatch::now().into_std(), 1, &mut datagram) {
-            self.socket.send(datagram.get(..transmit.size).unwrap_or_default()).await?;
+            self.socket.send(datagram.get(..transmit.size).unwrap_or_default())?;
             datagram.clear();
         }
         Ok(())

@@ -49,9 +49,9 @@ pub(crate) async fn read_message(stream: &mut (impl AsyncRead + Unpin), server: 
 
 /// Asks once over UDP and waits for as long as it takes; asks again over TCP where the answer is truncated.
 pub(crate) async fn ask(server: SocketAddr, question: &Question, manner: Manner) -> Result<Answer, Failure> {
-    let socket = Connected::open(server, None)?;
+    let mut socket = Connected::open(server, None)?;
     let id = new_id()?;
-    socket.send(&question.encode(id, manner)).await?;
+    socket.send(&question.encode(id, manner))?;
     loop {
         match Answer::decode(socket.receive().await?.bytes, id, question) {
             Ok(answer) if answer.truncated => return ask_over_tcp(server, question, manner).await,

@@ -7,6 +7,7 @@ pub mod errqueue;
 mod filter;
 pub(crate) mod icmp;
 mod names;
+pub(crate) mod ports;
 pub(crate) mod random;
 pub mod resolve;
 mod settings;

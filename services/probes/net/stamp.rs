@@ -47,13 +47,22 @@ impl Reading {
 
     /// The wall clock's time since 1970: for protocols that carry instants.
     pub(crate) fn since_1970(&self) -> Duration {
-        Duration::from_nanos(u64::try_from(self.wall).unwrap_or_default())
+        nonnegative(self.wall)
     }
 
     /// How far apart the two clocks were read.
     pub(crate) fn resolution(&self) -> Duration {
-        Duration::from_nanos(u64::try_from(self.apart).unwrap_or_default())
+        nonnegative(self.apart)
     }
+}
+
+/// A stamp of the kernel as the time since 1970.
+pub(crate) fn since_1970(at: TimeSpec) -> Duration {
+    nonnegative(nanoseconds(at))
+}
+
+fn nonnegative(nanos: i128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
 fn nanoseconds(at: TimeSpec) -> i128 {

@@ -1,33 +1,33 @@
 //! Connected UDP sockets: they hear their peer only, and the errors about what they sent.
 
 use std::{
-    io::{self, IoSliceMut},
+    io,
+    mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
 
-use nix::sys::{
-    socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt},
-    time::TimeSpec,
-};
+use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::{io::Interest, net::UdpSocket};
 use vantage_contract::v1::{IcmpError, TimingSource};
 
 use super::{
-    errqueue::{self, Control},
+    errqueue::SocketError,
+    ports::Ports,
     stamp::{self, Reading},
+    stamped::{Arrival, Stamped},
 };
 use crate::failure::{Failure, Moment};
 
 /// The largest datagram.
 const MAX_DATAGRAM: usize = 65_535;
+/// How many datagrams that came before the first request are looked for.
+const MOST_STALE: usize = 64;
 
 /// A UDP socket connected to one peer. Nobody else's datagrams get in, and what routers and the peer say about ours is heard
 /// (`IP_RECVERR`; without it Linux keeps all but port unreachable to itself).
 pub(crate) struct Connected {
-    socket: UdpSocket,
+    socket: Stamped,
     remote: SocketAddr,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Received {
     /// When it was taken from the kernel.
     seen: Reading,
     /// When it came, by the kernel.
-    arrived: Option<TimeSpec>,
+    pub(crate) arrived: Option<TimeSpec>,
 }
 
 impl Received {
@@ -55,6 +55,8 @@ pub(crate) struct Trouble {
     pub(crate) failure: Failure,
     /// The ICMP error.
     pub(crate) error: Option<IcmpError>,
+    /// When it came, by the kernel.
+    pub(crate) arrived: Option<TimeSpec>,
 }
 
 impl From<Trouble> for Failure {
@@ -63,82 +65,119 @@ impl From<Trouble> for Failure {
     }
 }
 
+/// One exchange with the peer: when the request left, and how long the answer took to come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exchange {
+    /// When the request left, as the time since 1970 by the wall clock.
+    pub(crate) departure: Duration,
+    /// How long it took.
+    pub(crate) taken: Duration,
+    /// Who took the stamps of both.
+    pub(crate) source: TimingSource,
+    /// How exactly our two clocks were compared.
+    pub(crate) resolution: Duration,
+}
+
 impl Connected {
     /// Opens a socket to `remote`, from `source` where given. Sends nothing; fails where there is no route or no descriptor left.
     pub(crate) fn open(remote: SocketAddr, source: Option<IpAddr>) -> Result<Self, Failure> {
-        let at_once = |error: &io::Error| Failure::of_io(format!("reach {remote} over udp"), error, Moment::AtOnce);
-        let socket = Socket::new(Domain::for_address(remote), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))
-            .map_err(|error| at_once(&error))?;
-        errqueue::enable(&socket, remote.ip()).map_err(|error| at_once(&error))?;
-        // Where the kernel can't stamp, the process's own clock counts.
-        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
-        if let Some(source) = source {
-            socket
-                .bind(&SockAddr::from(SocketAddr::new(source, 0)))
-                .map_err(|error| Failure::of_io(format!("bind to {source}"), &error, Moment::AtOnce))?;
+        Self::open_socket(remote, |socket| match source {
+            Some(source) => socket.bind(&SockAddr::from(SocketAddr::new(source, 0))),
+            None => Ok(()),
+        })
+    }
+
+    /// The same, from a port that is as long unused as can be: an answer that comes too late for its own run finds nobody there.
+    pub(crate) fn open_afresh(remote: SocketAddr, source: Option<IpAddr>, ports: &Ports) -> Result<Self, Failure> {
+        let source = source.unwrap_or(match remote {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        });
+        Self::open_socket(remote, |socket| ports.bind(|port| socket.bind(&SockAddr::from(SocketAddr::new(source, port)))))
+    }
+
+    fn open_socket(remote: SocketAddr, bind: impl FnOnce(&Socket) -> io::Result<()>) -> Result<Self, Failure> {
+        let at_once = |error: io::Error| Failure::of_io(format!("reach {remote} over udp"), &error, Moment::AtOnce);
+        let socket = Socket::new(Domain::for_address(remote), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP)).map_err(at_once)?;
+        bind(&socket).map_err(|error| Failure::of_io("bind a UDP socket", &error, Moment::AtOnce))?;
+        socket.connect(&SockAddr::from(remote)).map_err(at_once)?;
+        // What came between the two calls came from anywhere, and answers nothing of ours.
+        let mut stale = [MaybeUninit::uninit(); 1];
+        for _ in 0..MOST_STALE {
+            if socket.recv(&mut stale).is_err() {
+                break;
+            }
         }
-        socket.connect(&SockAddr::from(remote)).map_err(|error| at_once(&error))?;
-        let socket = UdpSocket::from_std(socket.into()).map_err(|error| at_once(&error))?;
-        Ok(Self { socket, remote })
+        Ok(Self { socket: Stamped::new(socket, remote.ip()).map_err(at_once)?, remote })
     }
 
     /// The local address and port.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.socket.local_addr().ok()
+        self.socket.local_address().ok()
     }
 
-    /// Sends a datagram. An error that came back about an earlier one shows here too.
-    pub(crate) async fn send(&self, bytes: &[u8]) -> Result<(), Trouble> {
-        match self.socket.send(bytes).await {
-            Ok(_) => Ok(()),
+    /// Sends a datagram and says which number it has on this socket, from 0.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<u16, Trouble> {
+        let number = self.socket.next_number();
+        match self.socket.send(bytes) {
+            Ok(()) => Ok(number),
             Err(error) => Err(self.trouble("send to", &error, Moment::AtOnce)),
         }
     }
 
-    /// Receives the next datagram of the peer, whole, or the error that came back instead.
-    pub(crate) async fn receive(&self) -> Result<Received, Trouble> {
+    /// Receives the next datagram of the peer, whole, or the error that came back instead. Nothing is lost where it is given up.
+    pub(crate) async fn receive(&mut self) -> Result<Received, Trouble> {
         loop {
-            let ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await;
-            ready.map_err(|error| self.trouble("wait for", &error, Moment::AtOnce))?;
-            match self.socket.try_io(Interest::READABLE, || take(&self.socket)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok((bytes, arrived)) => return Ok(Received { bytes, seen: Reading::now(), arrived }),
+            // Whoever floods us does not hold up the clock: tokio's `ready` itself never yields.
+            tokio::task::consume_budget().await;
+            if let Err(error) = self.socket.ready().await {
+                return Err(self.trouble("wait for", &error, Moment::AtOnce));
+            }
+            match take(&mut self.socket) {
+                Ok(None) => {}
+                Ok(Some(Heard::Datagram(received))) => return Ok(received),
+                Ok(Some(Heard::Error(error))) => return Err(self.told("ask", &error)),
                 Err(error) => return Err(self.trouble("ask", &error, Moment::Later)),
             }
-            // A queued error is pending on the socket as well, so receiving has told it; this clears what woke us otherwise.
-            let taken =
-                self.socket.try_io(Interest::ERROR, || errqueue::take_error(&self.socket)?.ok_or_else(|| io::ErrorKind::WouldBlock.into()));
-            if let Ok(error) = taken {
-                return Err(self.told("ask", &error));
-            }
         }
+    }
+
+    /// The exchange of the datagram with this number and what came at `arrived`, by the kernel, or just now.
+    pub(crate) fn exchange(&mut self, number: u16, arrived: Option<TimeSpec>) -> Option<Exchange> {
+        let (taken, source) = self.socket.round_trip(number, arrived)?;
+        let departure = self.socket.departure(number, source)?;
+        Some(Exchange { departure, taken, source, resolution: self.socket.resolution(number)? })
     }
 
     /// The ICMP error behind an error of the socket tells more than its number.
-    fn trouble(&self, act: &str, error: &io::Error, moment: Moment) -> Trouble {
-        match errqueue::take_error(&self.socket) {
+    fn trouble(&mut self, act: &str, error: &io::Error, moment: Moment) -> Trouble {
+        match self.socket.take_error() {
             Ok(Some(error)) => self.told(act, &error),
-            _ => Trouble { failure: Failure::of_io(format!("{act} {} over udp", self.remote), error, moment), error: None },
+            _ => {
+                let failure = Failure::of_io(format!("{act} {} over udp", self.remote), error, moment);
+                Trouble { failure, error: None, arrived: None }
+            }
         }
     }
 
-    fn told(&self, act: &str, error: &errqueue::SocketError) -> Trouble {
+    fn told(&self, act: &str, error: &SocketError) -> Trouble {
         let failure = error.failure(format!("{act} {} over udp", self.remote), self.remote.ip().to_canonical());
-        Trouble { failure, error: error.to_proto() }
+        Trouble { failure, error: error.to_proto(), arrived: error.arrived }
     }
 }
 
-/// Takes a datagram, without waiting. The buffer lives here and not in the future: a thousand probes that wait hold no memory for it.
-fn take(socket: impl AsFd) -> io::Result<(Vec<u8>, Option<TimeSpec>)> {
+enum Heard {
+    Datagram(Received),
+    Error(SocketError),
+}
+
+/// Takes what came, without waiting. The buffer lives here and not in the future: a thousand probes that wait hold no memory for it.
+fn take(socket: &mut Stamped) -> io::Result<Option<Heard>> {
     let mut buffer = [0; MAX_DATAGRAM];
-    let mut control = Control::new();
-    let mut parts = [IoSliceMut::new(&mut buffer)];
-    let fd = socket.as_fd().as_raw_fd();
-    let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control.0), MsgFlags::MSG_DONTWAIT)?;
-    let arrived = message.cmsgs()?.find_map(|part| match part {
-        ControlMessageOwned::ScmTimestampns(at) => Some(at),
-        _ => None,
-    });
-    let length = message.bytes;
-    Ok((buffer[..length].to_vec(), arrived))
+    Ok(socket.receive(&mut buffer)?.map(|arrival| match arrival {
+        Arrival::Packet { length, arrived, .. } => {
+            Heard::Datagram(Received { bytes: buffer[..length].to_vec(), seen: Reading::now(), arrived })
+        }
+        Arrival::Error(error) => Heard::Error(error),
+    }))
 }

@@ -7,5 +7,6 @@ pub mod icmp;
 pub mod ip;
 pub mod name;
 pub mod ntp;
+pub mod preset;
 pub(crate) mod rdata;
 pub mod text;

@@ -8,8 +8,10 @@ use std::{net::Ipv4Addr, time::Duration};
 pub const LENGTH: usize = 48;
 /// The first stratum that means "not synchronized" (RFC 5905 MAXSTRAT).
 const MAX_STRATUM: u8 = 16;
-/// The root distance from which on a server is not synchronized (RFC 5905 MAXDISP), in units of 2⁻¹⁶ s.
-const MAX_ROOT_DISTANCE: u64 = 16 << 16;
+/// The root distance from which on a server is not synchronized (RFC 5905 MAXDISP).
+const MAX_ROOT_DISTANCE: Duration = Duration::from_secs(16);
+/// By how much two clocks may run apart (RFC 5905 PHI): 15 µs in a second.
+const WANDER: f64 = 15e-6;
 /// From the NTP epoch (1900) to that of Unix (1970), in seconds.
 const UNIX_EPOCH: i64 = 2_208_988_800;
 
@@ -46,11 +48,11 @@ impl Stamp {
     }
 }
 
-/// The bytes of a request: version 4, mode 3 (client), and nothing about us. `nonce` stands where our clock would; a server sends it back
+/// The bytes of a request: mode 3 (client), and nothing about us. `nonce` stands where our clock would; a server sends it back
 /// as it is, so that nobody off the path can answer, and nobody on it learns our time.
-pub fn request(nonce: Stamp) -> [u8; LENGTH] {
+pub fn request(version: u8, nonce: Stamp) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
-    bytes[0] = 4 << 3 | 3;
+    bytes[0] = (version & 7) << 3 | 3;
     bytes[40..].copy_from_slice(&nonce.0.to_be_bytes());
     bytes
 }
@@ -58,6 +60,23 @@ pub fn request(nonce: Stamp) -> [u8; LENGTH] {
 /// The stamp that an answer has to repeat to be one to us, if the bytes reach so far.
 pub fn origin(bytes: &[u8]) -> Option<Stamp> {
     bytes.get(24..32)?.try_into().ok().map(|bytes| Stamp(u64::from_be_bytes(bytes)))
+}
+
+/// What is wrong with the length of an answer, if something is: it has all fields, and what follows them are extension fields (RFC 7822: multiples of
+/// four bytes, 16 at least) and at most one MAC (a key's number and up to 64 bytes of digest; the number alone is a crypto-NAK). What is in them is not
+/// looked at: we asked without.
+pub fn wrong_length(bytes: &[u8]) -> Option<String> {
+    let Some(mut rest) = bytes.get(LENGTH..) else {
+        return Some(format!("it has {} bytes, fewer than {LENGTH}", bytes.len()));
+    };
+    while !matches!(rest.len(), 0 | 4 | 12 | 20 | 24 | 36 | 52 | 68) {
+        let length = rest.get(2..4).map_or(0, |length| usize::from(u16::from_be_bytes([length[0], length[1]])));
+        match rest.get(length..) {
+            Some(after) if length >= 16 && length.is_multiple_of(4) => rest = after,
+            _ => return Some(format!("of its {} bytes the last {} are neither extension fields nor a MAC", bytes.len(), rest.len())),
+        }
+    }
+    None
 }
 
 /// A packet's fields.
@@ -71,6 +90,8 @@ pub struct Packet {
     pub mode: u8,
     /// 0: a kiss, or not synchronized; 1 has a reference clock; 16 is not synchronized.
     pub stratum: u8,
+    /// How often to ask, as a power of two of a second; a kiss of RATE says it.
+    pub poll: i8,
     /// The precision of the sender's clock, as a power of two of a second.
     pub precision: i8,
     /// Round trip to the reference clock, in units of 2⁻¹⁶ s.
@@ -111,6 +132,7 @@ impl Packet {
             version: bytes[0] >> 3 & 7,
             mode: bytes[0] & 7,
             stratum: bytes[1],
+            poll: bytes[2].cast_signed(),
             precision: bytes[3].cast_signed(),
             root_delay: u32::from_be_bytes(four(4)),
             root_dispersion: u32::from_be_bytes(four(8)),
@@ -122,11 +144,12 @@ impl Packet {
         })
     }
 
-    /// The bytes of the packet (poll 0).
+    /// The bytes of the packet.
     pub fn encode(&self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
         bytes[0] = self.leap << 6 | (self.version & 7) << 3 | self.mode & 7;
         bytes[1] = self.stratum;
+        bytes[2] = self.poll.cast_unsigned();
         bytes[3] = self.precision.cast_unsigned();
         bytes[4..8].copy_from_slice(&self.root_delay.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.root_dispersion.to_be_bytes());
@@ -137,13 +160,14 @@ impl Packet {
         bytes
     }
 
-    /// The sanity tests of RFC 5905 (sections 7.4 and 8, appendix A.5.1) on an answer whose origin is ours.
-    pub fn check(&self) -> Result<(), Fault> {
+    /// The sanity tests of RFC 5905 (sections 7.4 and 8, appendix A.5.1) on an answer whose origin is ours, to a request of version `asked`: a server
+    /// answers in that version, or in an older one if it knows no better.
+    pub fn check(&self, asked: u8) -> Result<(), Fault> {
         if self.mode != 4 {
             return Err(Fault::Malformed(format!("its mode is {}, not 4", self.mode)));
         }
-        if !(1..=4).contains(&self.version) {
-            return Err(Fault::Malformed(format!("its version is {}", self.version)));
+        if !(1..=asked).contains(&self.version) {
+            return Err(Fault::Malformed(format!("its version is {}, where {asked} was asked", self.version)));
         }
         if let Some(code) = self.kiss_code() {
             return Err(match code.as_str() {
@@ -158,7 +182,7 @@ impl Packet {
         if self.stratum == 0 || self.stratum >= MAX_STRATUM {
             return Err(Fault::Unsynchronized(format!("its stratum is {}", self.stratum)));
         }
-        if self.root_distance_units() >= MAX_ROOT_DISTANCE {
+        if self.root_distance() >= MAX_ROOT_DISTANCE {
             return Err(Fault::Unsynchronized(format!("its root distance is {:?}", self.root_distance())));
         }
         if self.receive == Stamp::default() || self.transmit == Stamp::default() {
@@ -197,13 +221,10 @@ impl Packet {
         text.chars().all(|character| character.is_ascii_graphic()).then(|| text.to_owned())
     }
 
-    fn root_distance_units(&self) -> u64 {
-        u64::from(self.root_delay) / 2 + u64::from(self.root_dispersion)
-    }
-
     /// Half the root delay plus the root dispersion.
     pub fn root_distance(&self) -> Duration {
-        short(self.root_distance_units())
+        // In halves of a unit, so that half of an odd delay is not lost.
+        short(u64::from(self.root_delay) + 2 * u64::from(self.root_dispersion)) / 2
     }
 
     /// The round trip to the reference clock.
@@ -239,16 +260,17 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// What an answer that passed [`Packet::check`] says, given when the request left by our wall clock, how long the exchange took by our
-    /// monotonic clock, and our own resolution. Our wall clock may be set meanwhile: it is read once.
-    pub fn of(answer: &Packet, departure: Stamp, elapsed: Duration, resolution: Duration) -> Result<Self, Fault> {
+    /// What an answer that passed [`Packet::check`] says, given when the request left by our wall clock (as the time since 1970), how long the
+    /// exchange took, and our own resolution. Our wall clock may be set meanwhile: it counts once.
+    pub fn of(answer: &Packet, departure: Duration, elapsed: Duration, resolution: Duration) -> Result<Self, Fault> {
+        let departure = Stamp::of_unix(departure);
         let elapsed_nanos = i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX);
         let at_server = answer.transmit.since(answer.receive);
         // ((T2 - T1) + (T3 - T4)) / 2 with T4 = T1 + elapsed, in a form without T4.
         let out = i128::from(answer.receive.since(departure));
         let back = i128::from(answer.transmit.since(departure)) - i128::from(elapsed_nanos);
         let offset = i64::try_from((out + back) / 2).unwrap_or(i64::MAX);
-        let grain = answer.resolution() + resolution;
+        let grain = answer.resolution() + resolution + elapsed.mul_f64(WANDER);
         let slack = i64::try_from(grain.max(Duration::from_millis(1)).as_nanos()).unwrap_or(i64::MAX);
         if at_server > elapsed_nanos.saturating_add(slack) {
             return Err(Fault::Malformed(format!(
@@ -261,19 +283,32 @@ impl Sample {
     }
 }
 
+/// The jitter (RFC 5905 section 10): the root mean square of the differences between the offset of the chosen sample and those of the others, one of
+/// which is itself. `None` with fewer than two samples.
+pub fn jitter(chosen: &Sample, samples: &[Sample]) -> Option<Duration> {
+    let others = u32::try_from(samples.len().checked_sub(1)?).ok().filter(|others| *others > 0)?;
+    let squares: f64 = samples.iter().map(|sample| (sample.offset as f64 - chosen.offset as f64).powi(2)).sum();
+    // Offsets have at most 2⁶³ ns, so this is less than 300 years.
+    Some(Duration::from_nanos((squares / f64::from(others)).sqrt() as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// An answer in step with us, 5 ms after the request, at a time in 2026.
+    /// When the request left, in 2026.
+    const DEPARTURE: Duration = Duration::new(1_795_000_000, 250_000_000);
+
+    /// An answer in step with us.
     fn good() -> Packet {
-        let now = Stamp::of_unix(Duration::new(1_795_000_000, 250_000_000));
+        let now = Stamp::of_unix(DEPARTURE);
         Packet {
             leap: 0,
             version: 4,
             mode: 4,
             stratum: 3,
+            poll: 6,
             precision: -24,
             root_delay: 1 << 12,
             root_dispersion: 1 << 10,
@@ -289,7 +324,7 @@ mod tests {
         let bytes: Vec<_> =
             hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
         let packet = Packet::decode(&bytes).unwrap();
-        assert_eq!(packet.encode()[3..], bytes[3..]);
+        assert_eq!(packet.encode().as_slice(), bytes);
         packet
     }
 
@@ -300,27 +335,30 @@ mod tests {
         assert_eq!((answer.leap, answer.version, answer.mode, answer.stratum, answer.precision), (0, 4, 4, 5, -26));
         assert_eq!((answer.reference_id().as_str(), answer.origin), ("127.127.1.1", Stamp(0x0123_4567_89ab_cdef)));
         assert_eq!(answer.transmit.to_unix(Duration::ZERO), Some((1_795_352_252, 714_185_334)));
-        assert_eq!(answer.check(), Ok(()));
+        assert_eq!(answer.check(4), Ok(()));
 
         // The same without a source of time.
         let answer = captured("e40000e600010000000100000000000000000000000000000123456789abcdefeead653cb6dc4d9deead653cb6de08d6");
         assert_eq!((answer.leap, answer.stratum, answer.kiss_code()), (3, 0, None));
         assert_eq!((answer.root_delay(), answer.root_distance()), (Duration::from_secs(1), Duration::from_millis(1500)));
-        assert!(matches!(answer.check(), Err(Fault::Unsynchronized(_))));
+        assert!(matches!(answer.check(4), Err(Fault::Unsynchronized(_))));
     }
 
     #[test]
     fn a_good_answer_passes_and_each_bad_field_is_named() {
-        assert_eq!(good().check(), Ok(()));
-        let unsynchronized = |packet: Packet| matches!(packet.check(), Err(Fault::Unsynchronized(_)));
+        assert_eq!(good().check(4), Ok(()));
+        let unsynchronized = |packet: Packet| matches!(packet.check(4), Err(Fault::Unsynchronized(_)));
         assert!(unsynchronized(Packet { leap: 3, ..good() }));
         assert!(unsynchronized(Packet { stratum: 16, ..good() }));
         assert!(unsynchronized(Packet { stratum: 0, leap: 3, reference_id: [0; 4], ..good() }));
         assert!(unsynchronized(Packet { stratum: 0, leap: 3, reference_id: *b"INIT", ..good() }));
         assert!(unsynchronized(Packet { root_dispersion: 16 << 16, ..good() }));
-        let malformed = |packet: Packet| matches!(packet.check(), Err(Fault::Malformed(_)));
+        let malformed = |packet: Packet| matches!(packet.check(4), Err(Fault::Malformed(_)));
         assert!(malformed(Packet { mode: 3, ..good() }));
         assert!(malformed(Packet { version: 0, ..good() }));
+        assert!(malformed(Packet { version: 5, ..good() }));
+        assert_eq!(Packet { version: 3, ..good() }.check(4), Ok(()), "a server that knows no better");
+        assert!(matches!(good().check(3), Err(Fault::Malformed(_))));
         assert!(malformed(Packet { receive: Stamp(0), ..good() }));
         assert!(malformed(Packet { transmit: Stamp(good().receive.0 - 1), reference: Stamp(0), ..good() }));
         assert!(malformed(Packet { reference: Stamp(good().transmit.0 + (1 << 32)), ..good() }));
@@ -328,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_kiss_is_known_by_its_code_and_silence_about_the_reference_is_none() {
-        let kiss = |code: &[u8; 4]| Packet { stratum: 0, leap: 3, reference_id: *code, ..good() }.check();
+        let kiss = |code: &[u8; 4]| Packet { stratum: 0, leap: 3, reference_id: *code, ..good() }.check(4);
         assert_eq!(kiss(b"RATE"), Err(Fault::Kiss("RATE".into())));
         assert_eq!(kiss(b"DENY"), Err(Fault::Kiss("DENY".into())));
         assert!(matches!(kiss(&[0; 4]), Err(Fault::Unsynchronized(_))));
@@ -346,9 +384,9 @@ mod tests {
 
     #[test]
     fn an_asymmetric_path_shows_as_an_offset_within_its_uncertainty() {
-        let departure = good().receive;
-        let answer = Packet { receive: Stamp(departure.0 + (10 << 32) / 1000), transmit: Stamp(departure.0 + (10 << 32) / 1000), ..good() };
-        let sample = Sample::of(&answer, departure, Duration::from_millis(40), Duration::ZERO).unwrap();
+        let at_server = Stamp(good().receive.0 + (10 << 32) / 1000);
+        let answer = Packet { receive: at_server, transmit: at_server, ..good() };
+        let sample = Sample::of(&answer, DEPARTURE, Duration::from_millis(40), Duration::ZERO).unwrap();
         assert_eq!((sample.offset + 10_000_000).abs() / 10, 0);
         assert!(sample.uncertainty >= Duration::from_millis(20));
     }
@@ -368,24 +406,44 @@ mod tests {
     #[test]
     fn a_server_can_not_take_longer_than_the_exchange() {
         let answer = Packet { transmit: Stamp(good().receive.0 + (1 << 32)), ..good() };
-        assert!(matches!(Sample::of(&answer, good().receive, Duration::from_millis(5), Duration::ZERO), Err(Fault::Malformed(_))));
+        assert!(matches!(Sample::of(&answer, DEPARTURE, Duration::from_millis(5), Duration::ZERO), Err(Fault::Malformed(_))));
+    }
+
+    #[test]
+    fn the_jitter_is_that_of_the_others_about_the_chosen_one() {
+        let sample = |offset| Sample { offset, delay: Duration::ZERO, uncertainty: Duration::ZERO };
+        assert_eq!(jitter(&sample(5), &[sample(5)]), None);
+        assert_eq!(jitter(&sample(1000), &[sample(4000), sample(1000), sample(-3000)]), Some(Duration::from_nanos(3535)));
+        let far = jitter(&sample(i64::MIN), &[sample(i64::MIN), sample(i64::MAX)]).unwrap();
+        assert!(far > Duration::from_secs(1 << 34));
+    }
+
+    #[test]
+    fn what_follows_the_fields_has_the_form_of_extension_fields_and_a_mac() {
+        let sound = |rest: &[u8]| wrong_length(&[&[0; LENGTH], rest].concat()).is_none();
+        let field = |length: u16| [&[0, 1], &length.to_be_bytes()[..], &vec![0; usize::from(length) - 4]].concat();
+        assert!(sound(&[]) && sound(&[0; 4]) && sound(&[7; 20]) && sound(&[7; 24]));
+        assert!(sound(&field(16)) && sound(&field(28)) && sound(&[field(32), field(16), vec![9; 20]].concat()));
+        assert!(!sound(&[0]) && !sound(&[0; 3]) && !sound(&[0; 8]), "neither field nor MAC");
+        assert!(!sound(&[0; 400]), "a field of no length would never end");
+        assert!(!sound(&field(16)[..15]) && !sound(&[field(28), vec![0; 2]].concat()), "cut short");
+        assert_eq!(wrong_length(&[0; 47]).unwrap(), "it has 47 bytes, fewer than 48");
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), elapsed in any::<u64>()) {
-            let _ = origin(&bytes);
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..160), elapsed in any::<u64>()) {
+            let _ = (origin(&bytes), wrong_length(&bytes));
             if let Some(packet) = Packet::decode(&bytes) {
-                let _ = (packet.check(), packet.reference_id(), packet.kiss_code(), packet.resolution(), packet.root_distance());
-                let _ = Sample::of(&packet, packet.reference, Duration::from_nanos(elapsed), Duration::ZERO);
+                let _ = (packet.check(4), packet.reference_id(), packet.kiss_code(), packet.resolution(), packet.root_distance());
+                let _ = Sample::of(&packet, DEPARTURE, Duration::from_nanos(elapsed), Duration::ZERO);
                 let _ = packet.reference.to_unix(Duration::from_secs(elapsed >> 20));
             }
         }
 
         #[test]
         fn a_packet_survives_its_bytes(bytes in prop::array::uniform32(any::<u8>())) {
-            let mut bytes = [bytes.as_slice(), &bytes[..16]].concat();
-            bytes[2] = 0;
+            let bytes = [bytes.as_slice(), &bytes[..16]].concat();
             let packet = Packet::decode(&bytes).unwrap();
             prop_assert_eq!(packet.encode().to_vec(), bytes);
         }
