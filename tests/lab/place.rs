@@ -20,6 +20,28 @@ pub(crate) fn own() -> SocketAddr {
     SocketAddr::from((address, FIRST_PORT + CALLS.fetch_add(1, Ordering::Relaxed)))
 }
 
+/// Three addresses of this process's own with the same port.
+pub(crate) fn row() -> [SocketAddr; 3] {
+    let first = own();
+    let IpAddr::V4(address) = first.ip() else { unreachable!("the network of loopback is one of IPv4") };
+    let [one, high, middle, low] = address.octets();
+    [0, 64, 128].map(|more| SocketAddr::from(([one, high + more, middle, low], first.port())))
+}
+
+/// An address for a program that listens only where an interface says so, as BIND does: on 127.0.0.1, or ::1, at a port that is free over UDP and
+/// TCP. Processes begin to look at places of their own, so nobody else is likely to have taken it before the program does.
+pub(crate) fn on_interface(address: &str) -> SocketAddr {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let address: IpAddr = address.parse().unwrap();
+    let first = u16::try_from(std::process::id() % 600).unwrap() * 16;
+    loop {
+        let at = SocketAddr::new(address, 10_000 + (first + CALLS.fetch_add(1, Ordering::Relaxed)) % 10_000);
+        if std::net::UdpSocket::bind(at).is_ok() && std::net::TcpListener::bind(at).is_ok() {
+            return at;
+        }
+    }
+}
+
 /// A TCP port where nobody listens, kept by a socket that is bound and does not listen: connections are refused, and nobody else gets it.
 pub(crate) struct Closed {
     /// The address.

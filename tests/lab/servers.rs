@@ -146,7 +146,13 @@ impl Server {
         Tracking { stratum: column(2) as u32, root_delay: column(10), root_dispersion: column(11) }
     }
 
-    fn start(program: &str, arguments: &[&str], folder: TempDir, address: SocketAddr, answers: fn(SocketAddr) -> bool) -> Option<Self> {
+    pub(super) fn start(
+        program: &str,
+        arguments: &[&str],
+        folder: TempDir,
+        address: SocketAddr,
+        answers: fn(SocketAddr) -> bool,
+    ) -> Option<Self> {
         let path = ["/usr/sbin", "/usr/bin"].map(|place| Path::new(place).join(program)).into_iter().find(|path| path.exists());
         let Some(path) = path else {
             privilege::skipped(&format!("{program} from Debian's packages"));
@@ -197,7 +203,7 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
     super::process::write(folder, name, text)
 }
 
-fn tcp_answers(address: SocketAddr) -> bool {
+pub(super) fn tcp_answers(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_ok()
 }
 

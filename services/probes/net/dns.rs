@@ -20,10 +20,15 @@ pub(crate) fn malformed(server: SocketAddr, what: &str) -> Failure {
     Failure::target(vantage_contract::v1::Reason::MalformedAnswer, format!("the answer of {server} is malformed: {what}"))
 }
 
-/// Writes a message as streams carry it: its length in two bytes before it (RFC 7766 section 8), in one piece.
-pub(crate) async fn write_message(stream: &mut (impl AsyncWrite + Unpin), server: SocketAddr, message: &[u8]) -> Result<(), Failure> {
+/// A message as streams carry it: its length in two bytes before it (RFC 7766 section 8).
+pub(crate) fn framed(message: &[u8]) -> Result<Vec<u8>, Failure> {
     let length = u16::try_from(message.len()).map_err(|_| Failure::internal("the question is longer than 64 KiB"))?;
-    let framed = [&length.to_be_bytes(), message].concat();
+    Ok([&length.to_be_bytes(), message].concat())
+}
+
+/// Writes a message as streams carry it, in one piece.
+pub(crate) async fn write_message(stream: &mut (impl AsyncWrite + Unpin), server: SocketAddr, message: &[u8]) -> Result<(), Failure> {
+    let framed = framed(message)?;
     let failed = |error| Failure::of_io(format!("send to {server}"), &error, Moment::Later);
     stream.write_all(&framed).await.map_err(failed)?;
     stream.flush().await.map_err(failed)
@@ -51,7 +56,7 @@ pub(crate) async fn ask(server: SocketAddr, question: &Question, manner: Manner)
         match Answer::decode(socket.receive().await?.bytes, id, question) {
             Ok(answer) if answer.truncated => return ask_over_tcp(server, question, manner).await,
             Ok(answer) => return Ok(answer),
-            Err(Refusal::Stranger) => {}
+            Err(Refusal::Stranger | Refusal::OtherCase) => {}
             Err(Refusal::Malformed(what)) => return Err(malformed(server, &what)),
         }
     }
@@ -64,7 +69,7 @@ async fn ask_over_tcp(server: SocketAddr, question: &Question, manner: Manner) -
     loop {
         match Answer::decode(read_message(&mut stream, server).await?, id, question) {
             Ok(answer) => return Ok(answer),
-            Err(Refusal::Stranger) => {}
+            Err(Refusal::Stranger | Refusal::OtherCase) => {}
             Err(Refusal::Malformed(what)) => return Err(malformed(server, &what)),
         }
     }

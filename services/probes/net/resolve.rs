@@ -292,7 +292,14 @@ impl Resolver {
                 format!("more than {MAX_SOCKETS} questions to resolvers are under way"),
             ));
         };
-        let manner = Manner { recursion_desired: true, checking_disabled: false, edns_size: plan.edns_size, dnssec_ok: false };
+        let manner = Manner {
+            recursion_desired: true,
+            checking_disabled: false,
+            edns_size: plan.edns_size,
+            dnssec_ok: false,
+            nsid: false,
+            exact_case: false,
+        };
         let answer = dns::ask(server, question, manner).await?;
         if matches!(answer.rcode, 0 | 3) {
             return Ok(answer);

@@ -50,17 +50,21 @@ pub struct Presented {
     pub verdict: Result<(), CertificateError>,
 }
 
-/// Shakes hands on `stream` as a client that asks for `name` (a bare address is not sent as SNI, RFC 6066 section 3) and offers `alpn`.
-/// `presented` is called once, as soon as the server has shown its chain, so that it is kept even where the handshake stalls after it.
-/// A rejected chain is not an error here, so that version and cipher become known: **the caller must look at the verdict**. Only where
-/// there is a client certificate to protect does the rejection end the handshake.
-pub async fn handshake(
-    stream: TcpStream,
-    settings: &Settings,
-    name: ServerName<'static>,
-    alpn: &[&[u8]],
-    mut presented: impl FnMut(Presented),
-) -> Result<TlsStream<TcpStream>, HandshakeError> {
+/// What a handshake with these settings has presented so far.
+#[derive(Debug)]
+pub struct Witness(Arc<Recorder>);
+
+impl Witness {
+    /// What the server has presented since this was last asked: once, as soon as it has shown its chain.
+    pub fn take(&self) -> Option<Presented> {
+        self.0.take()
+    }
+}
+
+/// A client's side of TLS that offers `alpn`, and a witness of its one handshake. A rejected chain does not end it, so that version and cipher
+/// become known: **the caller must look at the verdict**. Only where there is a client certificate to protect does the rejection end the
+/// handshake.
+pub fn configure(settings: &Settings, alpn: &[&[u8]]) -> Result<(ClientConfig, Witness), HandshakeError> {
     let recorder = Arc::new(Recorder {
         provider: settings.provider.clone(),
         judge: settings.judge.clone(),
@@ -79,11 +83,24 @@ pub async fn handshake(
     // An abbreviated handshake would be a faster one, and show no certificate.
     config.resumption = Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok((config, Witness(recorder)))
+}
 
+/// Shakes hands on `stream` as a client that asks for `name` (a bare address is not sent as SNI, RFC 6066 section 3) and offers `alpn`, as
+/// [`configure`] says. `presented` is called once, as soon as the server has shown its chain, so that it is kept even where the handshake stalls
+/// after it.
+pub async fn handshake(
+    stream: TcpStream,
+    settings: &Settings,
+    name: ServerName<'static>,
+    alpn: &[&[u8]],
+    mut presented: impl FnMut(Presented),
+) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    let (config, witness) = configure(settings, alpn)?;
     let mut shaking = pin!(TlsConnector::from(Arc::new(config)).connect(name, stream));
     poll_fn(|cx| {
         let polled = shaking.as_mut().poll(cx);
-        if let Some(seen) = recorder.take() {
+        if let Some(seen) = witness.take() {
             presented(seen);
         }
         polled

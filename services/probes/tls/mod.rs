@@ -211,21 +211,28 @@ impl Loaded {
             report.alpn = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
         }
         // The chain comes first: a handshake that failed because of it says less.
-        if let Err(words) = verdict {
-            let failure = Failure::target(Reason::CertificateInvalid, format!("{act}: {words}"));
-            report.certificate_error = words;
-            return Err(failure);
-        }
-        shaken.map_err(|error| match error {
-            HandshakeError::Wire(error) => of_wire(act, &error),
+        verdict.map_err(|words| rejected(act, words, report))?;
+        shaken.map_err(|error| self.unshaken(act, &error))
+    }
+
+    fn unshaken(&self, act: &str, error: &HandshakeError) -> Failure {
+        match error {
+            HandshakeError::Wire(error) => of_wire(act, error),
             HandshakeError::Settings(error) => {
                 Invalid::new(format!("{}.key_file", self.path), format!("does not fit certificate_file: {error}")).into()
             }
-        })
+        }
+    }
+
+    /// The client's side for protocols that carry TLS in their own way, and the witness of its one handshake, whose findings go to
+    /// [`note`](Self::note).
+    #[cfg(feature = "quic")]
+    pub(crate) fn configure(&self, alpn: &[&[u8]], act: &str) -> Result<(rustls::ClientConfig, crate::net::tls::Witness), Failure> {
+        crate::net::tls::configure(&self.settings, alpn).map_err(|error| self.unshaken(act, &error))
     }
 
     /// Writes the chain into the report. Says in words what is wrong with it.
-    fn note(&self, presented: Presented, report: &mut TlsReport) -> Result<(), String> {
+    pub(crate) fn note(&self, presented: Presented, report: &mut TlsReport) -> Result<(), String> {
         let Presented { chain, at, verdict } = presented;
         report.certificates = chain.iter().take(MAX_CHAIN).map(certificate::to_proto).collect();
         report.verified = self.settings.judge.is_some() && verdict.is_ok();
@@ -239,6 +246,13 @@ impl Loaded {
             _ => Ok(()),
         }
     }
+}
+
+/// What to say of a chain that was rejected.
+pub(crate) fn rejected(act: &str, words: String, report: &mut TlsReport) -> Failure {
+    let failure = Failure::target(Reason::CertificateInvalid, format!("{act}: {words}"));
+    report.certificate_error = words;
+    failure
 }
 
 /// A time in days, or in hours where it is short.

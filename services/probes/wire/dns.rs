@@ -15,7 +15,11 @@ pub const SOA: u16 = 6;
 pub const PTR: u16 = 12;
 /// An IPv6 address (RFC 3596).
 pub const AAAA: u16 = 28;
+/// A name server (RFC 1035).
+pub const NS: u16 = 2;
 const OPT: u16 = 41;
+/// The EDNS option by which a server names itself (RFC 5001).
+const NSID: u16 = 3;
 /// The Internet.
 pub const IN: u16 = 1;
 
@@ -46,9 +50,31 @@ pub struct Manner {
     pub edns_size: Option<u16>,
     /// DO: DNSSEC records are welcome (RFC 3225). Needs EDNS.
     pub dnssec_ok: bool,
+    /// The server shall name itself (NSID, RFC 5001). Needs EDNS.
+    pub nsid: bool,
+    /// The answer has to repeat the letters of the name in the case they were sent in (0x20).
+    pub exact_case: bool,
 }
 
 impl Question {
+    /// The same question with the letters of its name in upper case where `coins` has a bit set, in lower case elsewhere, in turn.
+    pub fn in_case(&self, coins: [u8; 32]) -> Option<Self> {
+        // A name has at most 254 letters, so 256 bits are enough.
+        let mut coins = coins.into_iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+        let mut labels: Vec<Vec<u8>> = Vec::new();
+        for label in self.name.iter() {
+            let cased = label.iter().map(|byte| match byte {
+                byte if !byte.is_ascii_alphabetic() => *byte,
+                byte if coins.next().unwrap_or_default() => byte.to_ascii_uppercase(),
+                byte => byte.to_ascii_lowercase(),
+            });
+            labels.push(cased.collect());
+        }
+        let mut name = Name::from_labels(labels.iter().map(Vec::as_slice)).ok()?;
+        name.set_fqdn(true);
+        Some(Self { name, ..*self })
+    }
+
     /// The bytes of the query.
     pub fn encode(&self, id: u16, manner: Manner) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
@@ -68,8 +94,14 @@ impl Question {
             bytes.push(0);
             bytes.extend(OPT.to_be_bytes());
             bytes.extend(size.to_be_bytes());
-            // Extended rcode 0, version 0, the DO flag, no options.
-            bytes.extend([0, 0, u8::from(manner.dnssec_ok) << 7, 0, 0, 0]);
+            // Extended rcode 0, version 0, the DO flag.
+            bytes.extend([0, 0, u8::from(manner.dnssec_ok) << 7, 0]);
+            // The only option is an empty one.
+            bytes.extend([0, if manner.nsid { 4 } else { 0 }]);
+            if manner.nsid {
+                bytes.extend(NSID.to_be_bytes());
+                bytes.extend([0, 0]);
+            }
         }
         bytes
     }
@@ -80,6 +112,8 @@ impl Question {
 pub enum Refusal {
     /// They answer somebody else's question, or none: another id, another question, not a response.
     Stranger,
+    /// They answer our question, with its name in other letters' case than it was asked in.
+    OtherCase,
     /// They carry our id, which nobody else should know, and can't be read. To be off the path and get here takes the same guess of id and
     /// port as a whole forged answer, so it counts as the server's.
     Malformed(String),
@@ -89,6 +123,8 @@ pub enum Refusal {
 #[derive(Debug, Clone)]
 pub struct Answer {
     bytes: Vec<u8>,
+    /// Where the data of the OPT record lies.
+    opt: Option<(usize, usize)>,
     /// The rcode, extended by EDNS where there is some (RFC 6891).
     pub rcode: u16,
     /// AA.
@@ -127,6 +163,11 @@ pub struct Record {
 impl Answer {
     /// Reads an answer to `question` that was asked with `id`. Of a truncated one the records are read as far as they go.
     pub fn decode(bytes: Vec<u8>, id: u16, question: &Question) -> Result<Self, Refusal> {
+        Self::decode_in_case(bytes, id, question, false)
+    }
+
+    /// The same, where `exact_case` says whether the answer has to repeat the case of the letters.
+    pub fn decode_in_case(bytes: Vec<u8>, id: u16, question: &Question, exact_case: bool) -> Result<Self, Refusal> {
         if bytes.get(..2) != Some(&id.to_be_bytes()) {
             return Err(Refusal::Stranger);
         }
@@ -146,6 +187,9 @@ impl Answer {
                 if asked != *question {
                     return Err(Refusal::Stranger);
                 }
+                if exact_case && !asked.name.eq_case(&question.name) {
+                    return Err(Refusal::OtherCase);
+                }
             }
             // A server that can't or won't read a question does not always repeat it.
             0 if !matches!(rcode, 0 | 3) => {}
@@ -164,8 +208,14 @@ impl Answer {
             }
         }
         let [answers, authorities, mut additionals] = sections;
-        if let Some(opt) = additionals.iter().find(|record| record.record_type == OPT)
-            && let [high, ..] = bytes[opt.start - 6..opt.start]
+        let mut opts = additionals.iter().filter(|record| record.record_type == OPT);
+        let opt = opts.next().map(|opt| (opt.start, opt.end));
+        if opts.next().is_some() {
+            // It must be the only one (RFC 6891 section 6.1.1): which of them holds nobody could say.
+            return Err(malformed("it has more than one OPT record"));
+        }
+        if let Some((start, _)) = opt
+            && let [high, ..] = bytes[start - 6..start]
         {
             rcode |= u16::from(high) << 4;
         }
@@ -179,8 +229,40 @@ impl Answer {
             answers,
             authorities,
             additionals,
+            opt,
             bytes,
         })
+    }
+
+    /// What the server calls itself (NSID, RFC 5001). None: it does not say.
+    pub fn nsid(&self) -> Option<&[u8]> {
+        let (start, end) = self.opt?;
+        let mut options = Reader { bytes: &self.bytes, at: start, end };
+        loop {
+            let (code, length) = (options.u16()?, options.u16()?);
+            let data = options.take(length.into())?;
+            if code == NSID {
+                return Some(data);
+            }
+        }
+    }
+
+    /// The message as it came.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The first name in the data of a record: of an NS, CNAME or PTR record the only one.
+    pub fn target(&self, record: &Record) -> Option<Name> {
+        self.data(record).name()
+    }
+
+    /// The serial of an SOA record. None: it is none, or can't be read.
+    pub fn serial(&self, record: &Record) -> Option<u32> {
+        let mut data = (record.record_type == SOA).then(|| self.data(record))?;
+        data.name()?;
+        data.name()?;
+        data.u32()
     }
 
     /// The size of the message in bytes.
@@ -330,117 +412,4 @@ impl<'m> Reader<'m> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// What unbound 1.17.1 answered to `www.test A`, asked with identifier 0x1234, EDNS and 1232 bytes.
-    const TWO_ADDRESSES: &str = "1234858000010002000000010377777704746573740000010001c00c000100010000012c0004c0000202\
-        c00c000100010000012c0004c000020100002904d0000000000000";
-    /// The same of `nobody.test AAAA`: NXDOMAIN, with the zone's SOA record.
-    const NO_SUCH_NAME: &str = "123485830001000000010001066e6f626f6479047465737400001c0001c013000600010000012c0020026e73c01304686f7374\
-        c01378c404c900001c2000000258000151800000012c00002904d0000000000000";
-
-    fn bytes(hex: &str) -> Vec<u8> {
-        hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
-    }
-
-    fn question(name: &str, record_type: u16) -> Question {
-        let mut name = crate::wire::name::parse(name).unwrap();
-        name.set_fqdn(true);
-        Question { name, record_type, class: IN }
-    }
-
-    fn manner() -> Manner {
-        Manner { recursion_desired: true, checking_disabled: false, edns_size: Some(1232), dnssec_ok: false }
-    }
-
-    #[test]
-    fn a_question_is_the_bytes_that_dig_sends() {
-        let sent = question("www.test", A).encode(0x1234, manner());
-        assert_eq!(sent, bytes("123401000001000000000001037777770474657374000001000100002904d0000000000000"));
-        let bare = Manner { recursion_desired: false, checking_disabled: true, edns_size: None, dnssec_ok: false };
-        assert_eq!(question(".", 2).encode(1, bare), bytes("0001001000010000000000000000020001"));
-    }
-
-    #[test]
-    fn a_real_answer_is_read_whole() {
-        let answer = Answer::decode(bytes(TWO_ADDRESSES), 0x1234, &question("WWW.test", A)).unwrap();
-        assert_eq!((answer.rcode, answer.authoritative, answer.recursion_available, answer.truncated), (0, true, true, false));
-        assert_eq!((answer.answers.len(), answer.authorities.len(), answer.additionals.len()), (2, 0, 0));
-        assert_eq!(answer.answers[0].ttl, 300);
-        let found = answer.addresses_of(&question("www.test", A).name);
-        assert_eq!(found, [IpAddr::from([192, 0, 2, 2]), IpAddr::from([192, 0, 2, 1])]);
-
-        let answer = Answer::decode(bytes(NO_SUCH_NAME), 0x1234, &question("nobody.test", AAAA)).unwrap();
-        assert_eq!((answer.rcode, answer.answers.len(), answer.authorities.len()), (3, 0, 1));
-        let soa = crate::wire::rdata::present(&answer, &answer.authorities[0]);
-        assert_eq!(soa, "ns.test. host.test. 2026112201 7200 600 86400 300");
-    }
-
-    #[test]
-    fn an_answer_to_somebody_else_is_a_strangers() {
-        let decode = |id, name, record_type| Answer::decode(bytes(TWO_ADDRESSES), id, &question(name, record_type)).map(|_| ());
-        assert_eq!(decode(0x1235, "www.test", A), Err(Refusal::Stranger));
-        assert_eq!(decode(0x1234, "w.test", A), Err(Refusal::Stranger));
-        assert_eq!(decode(0x1234, "www.test", AAAA), Err(Refusal::Stranger));
-        assert_eq!(decode(0x1234, "www.test", A), Ok(()));
-    }
-
-    #[test]
-    fn an_extended_rcode_is_put_together_and_a_negative_ttl_is_none() {
-        let mut answer = bytes(TWO_ADDRESSES);
-        let length = answer.len();
-        answer[length - 6] = 1;
-        answer[3] |= 7;
-        answer[32] = 0x80;
-        let answer = Answer::decode(answer, 0x1234, &question("www.test", A)).unwrap();
-        assert_eq!((answer.rcode, answer.answers[0].ttl), (23, 0));
-    }
-
-    #[test]
-    fn pointers_that_go_round_or_forward_are_refused() {
-        for target in [0xc01a_u16, 0xc0ff, 0xc000] {
-            let mut answer = bytes(TWO_ADDRESSES);
-            answer[26..28].copy_from_slice(&target.to_be_bytes());
-            assert!(matches!(Answer::decode(answer, 0x1234, &question("www.test", A)), Err(Refusal::Malformed(_))));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_panic(tail in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut message = bytes(TWO_ADDRESSES);
-            message.truncate(26);
-            message.extend(tail);
-            if let Ok(answer) = Answer::decode(message, 0x1234, &question("www.test", A)) {
-                answer.addresses_of(&question("www.test", A).name);
-                for record in answer.answers.iter().chain(&answer.additionals) {
-                    crate::wire::rdata::present(&answer, record);
-                }
-            }
-        }
-
-        #[test]
-        fn a_changed_byte_never_panics(at in 0_usize..200, byte in any::<u8>(), cut in 0_usize..200) {
-            let mut message = bytes(NO_SUCH_NAME);
-            let (at, cut) = (at % message.len(), message.len().saturating_sub(cut));
-            message[at] = byte;
-            message.truncate(cut);
-            let _ = Answer::decode(message, 0x1234, &question("nobody.test", AAAA));
-        }
-
-        #[test]
-        fn other_codecs_read_our_questions(labels in prop::collection::vec("[a-z0-9_-]{1,63}", 1..4), record_type: u16, class in 1_u16..254) {
-            use hickory_proto::op::Message;
-            let question = Question { record_type, class, ..question(&labels.join("."), A) };
-            let read = Message::from_vec(&question.encode(7, manner())).unwrap();
-            prop_assert_eq!(read.queries[0].name(), &question.name);
-            prop_assert_eq!(u16::from(read.queries[0].query_type()), record_type);
-            prop_assert_eq!(u16::from(read.queries[0].query_class()), class);
-        }
-    }
-}
+mod tests;
