@@ -2,6 +2,8 @@
 
 pub mod checksum;
 pub mod dns;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod icmp;
 pub mod ip;
 pub mod name;
