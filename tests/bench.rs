@@ -1,6 +1,7 @@
 //! `vantage-monitor bench`: figures that make sense, in small numbers.
 
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::lab::process::{Ended, MONITOR, run};
 
@@ -31,7 +32,9 @@ fn sound(told: &Value, checks: u64, rate: f64) {
         let (middle, slow) = (number(&figures[spread]["p50_us"]), number(&figures[spread]["p99_us"]));
         assert!(middle > 0.0 && middle <= slow && slow < 5e6, "{spread}: {told}");
     }
-    assert!(number(&figures["resident_bytes"]) > 1e6 && figures["peak_bytes"].as_u64() >= figures["resident_bytes"].as_u64(), "{told}");
+    // Not read at the same moment.
+    let (resident, peak) = (number(&figures["resident_bytes"]), number(&figures["peak_bytes"]));
+    assert!(resident > 1e6 && peak > resident * 0.9, "{told}");
 }
 
 #[tokio::test]
@@ -54,11 +57,15 @@ async fn a_benchmark_of_ping_counts_requests_and_stands_beside_the_bare_loop() {
 
 #[tokio::test]
 async fn each_kind_with_a_target_here_can_be_measured() {
+    let mut kinds = JoinSet::new();
     for (kind, bare) in [("udp", 2), ("dns", 2), ("ntp", 2), ("tcp", 0), ("http", 0)] {
-        let told = bench(&format!("{kind} --targets 10 --rate 50")).await;
-        sound(&told, 10, 50.0);
-        assert_eq!(told["bare"].as_array().unwrap().len(), bare, "{kind}");
+        kinds.spawn(async move {
+            let told = bench(&format!("{kind} --targets 10 --rate 50")).await;
+            sound(&told, 10, 50.0);
+            assert_eq!(told["bare"].as_array().unwrap().len(), bare, "{kind}");
+        });
     }
+    kinds.join_all().await;
 }
 
 #[tokio::test]

@@ -6,10 +6,7 @@
 
 use std::{env, fs, sync::OnceLock};
 
-use vantage_contract::{
-    file::{self, Format},
-    json,
-};
+use vantage_contract::file::{self, Format};
 use vantage_probes::wire::fuzz::TARGETS;
 
 /// What the chosen target does with bytes.
@@ -24,7 +21,8 @@ type Target = (&'static str, Vec<Vec<u8>>, fn(&[u8]));
 fn targets() -> impl Iterator<Item = Target> {
     let codecs = TARGETS.iter().map(|target| (target.name, target.seeds(), target.run));
     let sample = include_bytes!("../../deploy/checks.json").to_vec();
-    let yaml = b"checks:\n- name: a\n  interval: 1m 30s\n  ping: {host: h, max_loss_percent: 1.5}\n- {name: c, service: TCP, host: h, port: 80}\n";
+    let yaml =
+        b"checks:\n- name: a\n  interval: 1m 30s\n  ping: {host: h, max_loss_percent: 1.5}\n- {name: c, service: TCP, host: h, port: 80}\n";
     let files: [Target; 2] = [
         ("checks_json", vec![sample], |data| checks(data, Format::Json)),
         ("checks_yaml", vec![yaml.to_vec()], |data| checks(data, Format::Yaml)),
@@ -48,11 +46,12 @@ fn choose() {
     RUN.get_or_init(|| run);
 }
 
-/// A file that is understood is understood the same when it is written as the contract has it.
+/// A file that is understood as JSON and as YAML, of which JSON is a part, says the same as both; any other is refused, whatever it holds.
 fn checks(data: &[u8], format: Format) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    let other = if format == Format::Json { Format::Yaml } else { Format::Json };
     let Ok(loaded) = file::parse(text, "checks", format) else { return };
-    let written = json::to_json(&loaded.file).to_string();
-    let again = file::parse(&written, "written", Format::Json).unwrap_or_else(|error| panic!("{error}\n{written}"));
-    assert_eq!(loaded.file, again.file, "{written}");
+    if let Ok(again) = file::parse(text, "checks", other) {
+        assert_eq!(loaded.file, again.file);
+    }
 }
