@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that can't go on says why and ends")]
 
 mod addresses;
+mod bench;
 mod chaos;
 mod command;
 mod dns;

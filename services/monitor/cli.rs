@@ -11,6 +11,7 @@ use vantage_daemon::{
 };
 
 use crate::{
+    bench::{self, BenchArgs},
     client::Link,
     commands::{self, WatchArgs},
     doctor::{self, DoctorArgs},
@@ -47,6 +48,8 @@ enum Command {
     Watch(WatchArgs),
     /// Says what can run here, and what enables the rest; exits 1 if some kind of probe can't
     Doctor(DoctorArgs),
+    /// Measures what a kind of probe costs here: runs per second of processor time, beside a bare loop over the same sockets
+    Bench(BenchArgs),
 }
 
 /// Parses the command line and does what it says. Needs a runtime.
@@ -82,6 +85,7 @@ pub async fn run(line: impl IntoIterator<Item = OsString>) -> Result<Exit, Fatal
         Command::Monitor(args) => commands::monitor(&args).await,
         Command::Watch(args) => commands::watch(&args).await,
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => Box::pin(bench::run(&args)).await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! `execute` and `admin` are the two gRPC services; `serve` is the whole.
 
 pub mod admission;
+pub mod bench;
 pub mod book;
 pub mod cli;
 pub mod client;

@@ -1,5 +1,6 @@
 //! The only folder that opens sockets.
 
+pub mod bare;
 pub mod capability;
 pub(crate) mod dns;
 pub mod echo;

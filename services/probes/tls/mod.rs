@@ -260,6 +260,14 @@ fn spell(seconds: i64) -> String {
     if seconds.abs() >= 2 * 86_400 { format!("{} days", seconds / 86_400) } else { format!("{:.1} hours", seconds as f64 / 3600.0) }
 }
 
+/// Reads bytes as a certificate, for fuzzing: whatever they are, what is told of them is bounded.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_certificate(der: &[u8]) {
+    let told = certificate::to_proto(&CertificateDer::from(der));
+    assert_eq!(told.fingerprint_sha256.len(), 64);
+    assert!(told.names.len() <= 100 && told.serial_number.len() <= 2 * der.len());
+}
+
 /// The name to ask for on a connection to `host`, where the check names none.
 pub(crate) fn server_name_of(host: &Host) -> Result<ServerName<'static>, Failure> {
     server_name(host).map_err(|why| Failure::target(Reason::TlsFailed, why))

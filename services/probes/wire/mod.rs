@@ -3,6 +3,8 @@
 pub mod checksum;
 pub mod dns;
 pub mod extension;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod icmp;
 pub mod ip;
 pub mod name;

@@ -39,8 +39,10 @@ const QUOTE: usize = 576;
 
 /// Requests leave at most this often, in the long run: 100 000 in a second.
 const PACE: Duration = Duration::from_micros(10);
-/// Requests that may leave at once.
-const BURST: u32 = 64;
+/// Requests that may leave at once, as they would in the time that the thread may have waited.
+const BURST: u32 = 128;
+/// Requests that leave before it is looked what came.
+const LOT: usize = PACKETS;
 /// Requests that go with one call where the kernel stamps their departure: where it does not give the stamp, the process's own is
 /// earlier by what the call took until then.
 const STAMPED_AT_ONCE: usize = 16;
@@ -125,7 +127,14 @@ impl Worker {
         for road in 0..Road::COUNT {
             self.receive(road);
         }
-        self.send(now.monotonic);
+        // Between two lots what came is taken: the kernel's room for it is not endless, and on this machine itself it comes at once.
+        let mut now = now.monotonic;
+        while self.send(now) {
+            for road in 0..Road::COUNT {
+                self.receive(road);
+            }
+            now = stopwatch::now();
+        }
         if self.core.is_empty() {
             if self.shared.closed.load(Ordering::SeqCst) {
                 return false;
@@ -238,13 +247,17 @@ impl Worker {
         }
     }
 
-    /// Looks after the flights, and sends what is due, as far as the pace allows.
-    fn send(&mut self, now: Instant) {
+    /// Looks after the flights, and sends what is due, as far as the pace allows. Whether there is more that may be sent at once.
+    fn send(&mut self, now: Instant) -> bool {
         self.paced = self.paced.max(now);
-        let mut allowed = BURST;
+        let mut allowed = LOT;
+        let mut more = true;
         while allowed > 0 && self.paced < now + PACE * BURST {
             match self.core.look_after(now, &self.drops, self.clocks.era()) {
-                Err(()) => break,
+                Err(()) => {
+                    more = false;
+                    break;
+                }
                 Ok(None) => {}
                 Ok(Some(request)) => {
                     let Some(Some(open)) = self.open.get_mut(request.lane) else { continue };
@@ -259,6 +272,7 @@ impl Worker {
         for road in 0..Road::COUNT {
             self.flush(road, stamped);
         }
+        more && allowed == 0
     }
 
     /// Counts a request.
@@ -323,12 +337,18 @@ impl Worker {
     /// Waits for the next thing to do.
     fn rest(&mut self) {
         let now = stopwatch::now();
-        let wakes = self.core.wakes().map(|at| at.max(self.paced.checked_sub(PACE * (BURST / 2)).unwrap_or(at)));
-        let until = wakes.map(|at| at.saturating_duration_since(now));
+        // What is due and has not left waits for the pace.
+        let free = self.paced.checked_sub(PACE * (BURST / 2)).unwrap_or(now);
+        let is_held_up = self.core.wakes().is_some_and(|at| at <= now);
+        let until = self.core.wakes().map(|at| at.max(free).saturating_duration_since(now));
         let recent = if now.saturating_duration_since(self.window) < 2 * WINDOW { self.before.max(self.counted) } else { 0 };
         if recent >= BUSY && !self.core.is_empty() {
             // Callers need not ring, and packets need not wake it one by one.
-            std::thread::sleep(REST);
+            match until.filter(|_| is_held_up) {
+                Some(until) if until.is_zero() => {}
+                Some(until) => std::thread::sleep(until.min(REST)),
+                None => std::thread::sleep(REST),
+            }
             return;
         }
         if until.is_some_and(|until| until.is_zero()) {

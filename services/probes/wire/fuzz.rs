@@ -1,0 +1,345 @@
+//! What each codec is fuzzed with: it reads whatever bytes, writes what it read, reads that again, and has the same both times.
+//!
+//! A new codec is one line of [`TARGETS`] and its function. `cargo test` feeds each with its seeds and thousands of their mutations;
+//! `.ci/fuzz` gives them to libFuzzer (`fuzz/`). A function panics where something is wrong.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a fuzzer is told")]
+
+use hickory_proto::rr::Name;
+
+use super::{
+    dns::{Answer, IN, Manner, Question, Record},
+    extension,
+    icmp::{self, Echo, Meaning, Version},
+    ip::Ipv4,
+    name,
+    ntp::{self, Packet, Sample},
+    rdata, text,
+};
+
+/// Something that reads bytes.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name.
+    pub name: &'static str,
+    /// Good bytes to begin with, in hexadecimal: real ones, where there are some.
+    pub seeds: &'static [&'static str],
+    /// Feeds it.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "icmp", run: icmp, seeds: &[ECHO_REPLY, ECHO_REPLY_V6, "0301fcfe00000000"] },
+    Target { name: "ip", run: ip, seeds: &[PACKET, QUOTE] },
+    Target { name: "dns", run: dns, seeds: &[TWO_ADDRESSES, NO_SUCH_NAME, ALIAS] },
+    Target { name: "question", run: question, seeds: &["00010001123401037777770474657374", "00ff00ff00000304766f6e"] },
+    Target { name: "rdata", run: record_data, seeds: RECORDS },
+    Target { name: "name", run: names, seeds: &["7777772e746573742e", "615c2e625c3033322e5f63", "2e"] },
+    Target { name: "extension", run: labels, seeds: &["0000000000000000000000000000000020007cf50008010100401101"] },
+    Target { name: "ntp", run: ntp, seeds: &[IN_STEP, UNSYNCHRONIZED] },
+    Target { name: "text", run: words, seeds: &["3232302063 6166c3a90d0a", "30302066460a3132"] },
+    Target { name: "certificate", run: crate::tls::fuzz_certificate, seeds: &[CERTIFICATE] },
+];
+
+/// iputils ping -s 16 to a Linux host, one router away: the reply, without its IP header.
+const ECHO_REPLY: &str = "000039d8314a000181e9026b0000000002880e0000000000";
+/// The same over IPv6.
+const ECHO_REPLY_V6: &str = "81001a07314c000181e9026b00000000a6ec0e0000000000";
+/// The first with its IP header.
+const PACKET: &str = "4500002c8e9300003f01d8290a0901020a090001000039d8314a000181e9026b0000000002880e0000000000";
+/// What a Linux router's "time exceeded" quotes of traceroute -I.
+const QUOTE: &str = "45000024986c000001010c590a0900010a0901020800997e314f000148494a4b4c4d4e4f";
+/// What unbound 1.17.1 answered to `www.test A`, with EDNS.
+const TWO_ADDRESSES: &str = "1234858000010002000000010377777704746573740000010001c00c000100010000012c0004c0000202\
+    c00c000100010000012c0004c000020100002904d0000000000000";
+/// The same of `nobody.test AAAA`: NXDOMAIN, with the zone's SOA record.
+const NO_SUCH_NAME: &str = "123485830001000000010001066e6f626f6479047465737400001c0001c013000600010000012c0020026e73c01304686f7374\
+    c01378c404c900001c2000000258000151800000012c00002904d0000000000000";
+/// An alias, an address and a text: put together by hand.
+const ALIAS: &str = "1234818000010003000000000377777704746573740000010001c00c000500010000003c0007046d61696ec010c02600010001000\
+    0003c0004c0000201c010001000010000003c000403613d62";
+/// chronyd 4.3 with `local stratum 5`.
+const IN_STEP: &str = "240500e600000000000000007f7f0101eead65377f9366dc0123456789abcdefeead653cb6d12db9eead653cb6d4d99e";
+/// The same without a source of time.
+const UNSYNCHRONIZED: &str = "e40000e600010000000100000000000000000000000000000123456789abcdefeead653cb6dc4d9deead653cb6de08d6";
+/// The data of records, with their types before them: A, AAAA, MX, TXT, SOA, SRV, CAA, HTTPS, NSEC, NSEC3, DS.
+const RECORDS: &[&str] = &[
+    "0001c0000201",
+    "001c20010db8000000000000000000000001",
+    "000f000a046d61696c0474657374 00",
+    "00100361 3d620163",
+    "0006026e730474657374000468 6f73740474657374 0078c404c900001c2000000258000151800000012c",
+    "0021000a000013c4037369700474657374 00",
+    "0101000569737375656361",
+    "00410001000001000302683200040004c0000201",
+    "002f046e6578740474657374000006400100080003",
+    "003201000005 04aabbccdd 14 0102030405060708090a0b0c0d0e0f1011121314 0006400000000002",
+    "002b303a0802aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899",
+];
+/// A certificate of OpenSSL 3.0, on P-256.
+const CERTIFICATE: &str = "3082016d30820113a003020102021455a495134f63751b64a3efb15b704c61314e5df1300a06082a8648ce3d040302300c310a300806035504030c01\
+        74301e170d3236313132343135333031325a170d3236313230333135333031325a300c310a300806035504030c01743059301306072a8648ce3d0201\
+        06082a8648ce3d0301070342000441ad29988b40aa9066de1a8037b24931adf7ae03619f2a83ca7186c06681d9c6d9038db44348e683a42f67efe180\
+        7327c782ebba399964a85da5de107ed67951a3533051301d0603551d0e04160414b1b373530f70b5aa0530a0ff54a297acd0d7ca8d301f0603551d23\
+        041830168014b1b373530f70b5aa0530a0ff54a297acd0d7ca8d300f0603551d130101ff040530030101ff300a06082a8648ce3d0403020348003045\
+        0221008168b5e3a961a860583ca64a1b2c555f05d652a0dca431502bccbe9b58024889022049f2d9df159d14fcc5faa8c10f10c3874b7bb5a68e32e5\
+        893bd3c4e42e64301e";
+
+fn icmp(data: &[u8]) {
+    for version in [Version::V4, Version::V6] {
+        if let Some(echo) = Echo::parse(version, data) {
+            let bytes = echo.encode(version);
+            assert_eq!(Echo::parse(version, &bytes), Some(echo));
+            assert!(version == Version::V6 || super::checksum::internet(&bytes) == 0, "its own checksum holds");
+        }
+        if let [kind, code, ..] = *data {
+            assert!(!Meaning::of(version, kind, code).words.is_empty());
+            let _ = icmp::is_hop_limit_exceeded(version, kind, code) || icmp::is_port_unreachable(version, kind, code);
+        }
+    }
+}
+
+fn ip(data: &[u8]) {
+    let Some(packet) = Ipv4::parse(data) else { return };
+    let length = u16::try_from(20 + packet.payload.len()).expect("as long as what a length of two bytes said, at most");
+    let mut bytes = vec![0x45, 0];
+    bytes.extend(length.to_be_bytes());
+    bytes.extend([0, 0, 0, 0, packet.hop_limit, packet.protocol, 0, 0]);
+    bytes.extend(packet.source.octets());
+    bytes.extend(packet.destination.octets());
+    bytes.extend(packet.payload);
+    assert_eq!(Ipv4::parse(&bytes), Some(packet));
+}
+
+/// Types whose data is bytes that point nowhere, so that it can be moved.
+const MOVABLE: &[u16] = &[1, 13, 16, 28, 43, 48, 50, 52, 257, 65_280];
+
+fn dns(data: &[u8]) {
+    let id = data.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+    for (name, record_type) in [("www.test.", 1), ("nobody.test.", 28), ("test.", 255)] {
+        let question = Question { name: name::parse(name).unwrap(), record_type, class: IN };
+        let Ok(answer) = Answer::decode(data.to_vec(), id, &question) else { continue };
+        assert_eq!(answer.size(), data.len());
+        let sections = [&answer.answers, &answer.authorities, &answer.additionals];
+        sections.into_iter().flatten().for_each(|record| bounded(&answer, record));
+        let _ = answer.addresses_of(&question.name);
+        let moved = |records: &[Record]| records.iter().filter(|record| MOVABLE.contains(&record.record_type)).cloned().collect();
+        let sections: [Vec<_>; 3] = sections.map(|records| moved(records));
+        let again = Answer::decode(encode(&answer, &question, id, &sections), id, &question).expect("what was written can be read");
+        assert_eq!((again.rcode & 0xf, again.authoritative, again.truncated), (answer.rcode & 0xf, answer.authoritative, answer.truncated));
+        assert_eq!((again.recursion_available, again.authenticated), (answer.recursion_available, answer.authenticated));
+        for (records, again_records) in sections.iter().zip([&again.answers, &again.authorities, &again.additionals]) {
+            assert_eq!(shown(&answer, records), shown(&again, again_records));
+        }
+    }
+}
+
+/// An answer's bytes, with nothing compressed.
+fn encode(answer: &Answer, question: &Question, id: u16, sections: &[Vec<Record>; 3]) -> Vec<u8> {
+    let flag = |set: bool, bit: u16| u16::from(set) << bit;
+    let flags = flag(true, 15)
+        | flag(answer.authoritative, 10)
+        | flag(answer.truncated, 9)
+        | flag(answer.recursion_available, 7)
+        | flag(answer.authenticated, 5)
+        | answer.rcode & 0xf;
+    let counts = sections.each_ref().map(|records| u16::try_from(records.len()).expect("no more than were read"));
+    let mut bytes: Vec<u8> = [id, flags, 1, counts[0], counts[1], counts[2]].iter().flat_map(|word| word.to_be_bytes()).collect();
+    wire(&question.name, &mut bytes);
+    bytes.extend([question.record_type, question.class].iter().flat_map(|word| word.to_be_bytes()));
+    for record in sections.iter().flatten() {
+        wire(&record.name, &mut bytes);
+        bytes.extend([record.record_type, record.class].iter().flat_map(|word| word.to_be_bytes()));
+        bytes.extend(record.ttl.to_be_bytes());
+        let data = answer.data(record).rest();
+        bytes.extend(u16::try_from(data.len()).expect("as long as a length of two bytes said").to_be_bytes());
+        bytes.extend(data);
+    }
+    bytes
+}
+
+fn wire(name: &Name, bytes: &mut Vec<u8>) {
+    for label in name.iter() {
+        bytes.push(u8::try_from(label.len()).expect("a label of 63 bytes at most"));
+        bytes.extend(label);
+    }
+    bytes.push(0);
+}
+
+fn shown(answer: &Answer, records: &[Record]) -> Vec<(String, u16, u16, u32, String)> {
+    let one = |record: &Record| (name::show(&record.name), record.record_type, record.class, record.ttl, rdata::present(answer, record));
+    records.iter().map(one).collect()
+}
+
+/// What is shown of a record is no more than a few times what it has, its names apart.
+fn bounded(answer: &Answer, record: &Record) {
+    let (shown, length) = (rdata::present(answer, record), answer.data(record).rest().len());
+    assert!(shown.len() <= 4 * 1024 + 80 * length, "{} bytes of {length}", shown.len());
+    assert!(shown.bytes().all(|byte| !byte.is_ascii_control()), "{shown:?}");
+}
+
+/// Type, class, identifier, flags, then the name as label lengths and labels.
+fn question(data: &[u8]) {
+    let [t0, t1, c0, c1, i0, i1, flags, labels @ ..] = data else { return };
+    let (mut rest, mut list) = (labels, Vec::new());
+    while let Some((length, after)) = rest.split_first() {
+        let (label, after) = after.split_at(usize::from(*length).min(after.len()));
+        list.push(label);
+        rest = after;
+    }
+    let Ok(mut name) = Name::from_labels(list) else { return };
+    name.set_fqdn(true);
+    let [record_type, class, id] = [[*t0, *t1], [*c0, *c1], [*i0, *i1]].map(u16::from_be_bytes);
+    let question = Question { name, record_type, class };
+    let manner = Manner {
+        recursion_desired: flags & 1 != 0,
+        checking_disabled: flags & 2 != 0,
+        edns_size: (flags & 4 != 0).then_some(1232),
+        dnssec_ok: flags & 8 != 0,
+        nsid: flags & 16 != 0,
+        exact_case: flags & 32 != 0,
+    };
+    let mut bytes = question.encode(id, manner);
+    // A server that turns a question into an answer says the same question.
+    bytes[2] |= 0x80;
+    let answer = Answer::decode(bytes, id, &question).expect("an answer to what was asked");
+    assert!(answer.answers.is_empty() && answer.additionals.is_empty());
+    assert_eq!(answer.rcode, 0);
+}
+
+/// Where the extensions begin, as a multiple of 8 with one that says nothing, and the quote with them.
+fn labels(data: &[u8]) {
+    let Some((first, quote)) = data.split_first() else { return };
+    let told = (first & 1 != 0).then_some(usize::from(first >> 1) * 8);
+    for missing in [0, 8, 28] {
+        let labels = extension::labels(quote, missing, told);
+        assert!(labels.len() * 4 <= quote.len(), "each label has four bytes of its own");
+    }
+}
+
+/// A type and the data of one record.
+fn record_data(data: &[u8]) {
+    let Some((kind, data)) = data.split_first_chunk::<2>() else { return };
+    let Ok(length) = u16::try_from(data.len()) else { return };
+    let number = u16::from_be_bytes(*kind);
+    assert_eq!(rdata::type_number(&rdata::type_name(number)), Some(number));
+    assert_eq!(rdata::rcode_number(&rdata::rcode_name(number & 0xfff)), Some(number & 0xfff));
+    let question = Question { name: name::parse("test.").unwrap(), record_type: number, class: IN };
+    let mut bytes = vec![0, 0, 0x80, 0, 0, 1, 0, 1, 0, 0, 0, 0];
+    bytes.extend(b"\x04test\0");
+    bytes.extend(kind);
+    bytes.extend([0, 1, 0xc0, 12]);
+    bytes.extend(kind);
+    bytes.extend([0, 1, 0, 0, 0, 1]);
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(data);
+    let answer = Answer::decode(bytes, 0, &question).expect("one record of one type");
+    let Some(record) = answer.answers.first() else { return };
+    assert_eq!(answer.data(record).rest(), data);
+    bounded(&answer, record);
+}
+
+fn names(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Some(name) = name::parse(text) else { return };
+    let again = name::parse(&name::show(&name)).expect("what is shown can be read");
+    assert!(name.iter().eq(again.iter()) && name.is_fqdn() == again.is_fqdn(), "{name} and {again}");
+}
+
+fn ntp(data: &[u8]) {
+    let Some(packet) = Packet::decode(data) else {
+        return assert!(data.len() < ntp::LENGTH);
+    };
+    assert_eq!(Packet::decode(&packet.encode()), Some(packet));
+    assert_eq!(ntp::origin(data), Some(packet.origin));
+    // Whatever its fields say, none of this may panic.
+    let _ = (packet.check(packet.version), packet.kiss_code(), packet.reference_id(), packet.root_distance(), packet.resolution());
+    let _ = packet.transmit.to_unix(std::time::Duration::from_secs(1_795_352_252));
+    let _ = Sample::of(&packet, std::time::Duration::from_nanos(packet.origin.0), std::time::Duration::from_millis(1), packet.resolution());
+}
+
+fn words(data: &[u8]) {
+    assert!(text::escape(data).chars().all(|letter| !letter.is_control()));
+    let Ok(digits) = std::str::from_utf8(data) else { return };
+    if let Ok(bytes) = text::hex(digits) {
+        let again: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text::hex(&again), Ok(bytes));
+    }
+}
+
+impl Target {
+    /// The seeds' bytes.
+    pub fn seeds(&self) -> Vec<Vec<u8>> {
+        self.seeds.iter().map(|seed| text::hex(seed).expect("hexadecimal").to_vec()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic;
+
+    use super::*;
+
+    /// How many mutations each target gets; `VANTAGE_FUZZ_RUNS` sets another number.
+    const RUNS: u64 = 20_000;
+
+    /// The same numbers each time: what fails once fails always (SplitMix64, Steele, Lea and Flood, OOPSLA 2014).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        }
+
+        /// A number below `end`, which is not 0.
+        fn below(&mut self, end: usize) -> usize {
+            usize::try_from(self.next() % end as u64).unwrap()
+        }
+
+        fn byte(&mut self) -> u8 {
+            let odd = [0, 1, 0x3f, 0x7f, 0x80, 0xc0, 0xff, 12];
+            if self.next().is_multiple_of(2) { odd[self.below(odd.len())] } else { self.next().to_le_bytes()[0] }
+        }
+
+        /// One of the seeds, changed in a few ways.
+        fn mutation(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
+            let mut bytes = seeds[self.below(seeds.len())].clone();
+            for _ in 0..=self.below(6) {
+                let at = self.below(bytes.len() + 1);
+                let end = at + self.below(bytes.len() - at + 1);
+                match self.below(6) {
+                    0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                    1 if at < bytes.len() => bytes[at] = self.byte(),
+                    2 => bytes.insert(at, self.byte()),
+                    3 => bytes.truncate(at),
+                    4 => drop(bytes.drain(at..end)),
+                    _ => {
+                        let other = &seeds[self.below(seeds.len())];
+                        let piece = other[self.below(other.len())..].to_vec();
+                        bytes.splice(at..at, piece);
+                    }
+                }
+            }
+            bytes
+        }
+    }
+
+    #[test]
+    fn each_codec_writes_what_it_read_and_survives_what_is_near_it() {
+        let runs = std::env::var("VANTAGE_FUZZ_RUNS").ok().map_or(RUNS, |runs| runs.parse().unwrap());
+        for target in TARGETS {
+            let (seeds, mut numbers) = (target.seeds(), Numbers(1));
+            let mutations = (0..runs).map(|_| numbers.mutation(&seeds));
+            for bytes in seeds.iter().cloned().chain(mutations) {
+                if panic::catch_unwind(|| (target.run)(&bytes)).is_err() {
+                    let bytes: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    panic!("{}: {bytes}", target.name);
+                }
+            }
+        }
+    }
+}
