@@ -65,8 +65,6 @@ pub(crate) struct EchoSocket {
     version: Version,
     target: IpAddr,
     raw: bool,
-    /// Whether errors come as packets and not through the error queue.
-    hears_errors: bool,
     /// Ours, on a raw socket; on a datagram socket the kernel has one and lets nothing else through.
     identifier: u16,
     buffer: Vec<u8>,
@@ -79,8 +77,6 @@ pub(crate) enum Answer {
     Reply {
         /// Which request it answers.
         sequence: u16,
-        /// The hop limit with which it arrived.
-        hop_limit: Option<u8>,
         /// How long it took, and who took the stamps.
         round_trip: (Duration, TimingSource),
         /// What it carries.
@@ -99,52 +95,32 @@ pub(crate) enum Answer {
 
 impl EchoSocket {
     /// Opens one to `target`, from `source` where given: a datagram socket, or a raw one where that is not allowed. `payload_size` is the
-    /// largest that is going to be sent.
-    pub(crate) fn open(target: IpAddr, source: Option<IpAddr>, manner: Manner, payload_size: usize) -> Result<Self, Failure> {
+    /// largest that is going to be sent. A raw one is not connected, for then it would not hear of routers, and asks for no queue of
+    /// errors, for that would have everybody's: what is about its requests comes to it through a filter.
+    pub(crate) fn open(target: IpAddr, source: Option<IpAddr>, payload_size: usize) -> Result<Self, Failure> {
         let (socket, raw) = open_either(target)?;
-        Self::prepare(socket, raw, target, source, manner, payload_size)
-    }
-
-    /// Opens one to probe the path to `target` with, as [`open`](Self::open) does. A raw one is not connected: what routers say is
-    /// heard among all that comes, by a filter, for the queue of errors of a raw socket has those of all the others, too.
-    pub(crate) fn for_path(target: IpAddr, source: Option<IpAddr>, payload_size: usize) -> Result<Self, Failure> {
-        let echo = Self::open(target, source, Manner::default(), payload_size)?;
-        if !echo.raw {
-            return Ok(echo);
-        }
-        let (version, identifier) = (echo.version, echo.identifier);
-        let open = || {
-            let socket = open(target, Type::RAW)?;
-            apply(&socket, version, Manner::default())?;
-            socket.attach_filter(&filter::about_requests_of(version, identifier))?;
-            if let Some(source) = source {
-                socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
-            }
-            Stamped::unconnected(socket, target)
-        };
-        let socket = open().map_err(|error| Failure::of_io(format!("open an echo socket to {target}"), &error, Moment::AtOnce))?;
-        Ok(Self { socket, hears_errors: true, buffer: vec![0; LONGEST_ERROR], ..echo })
-    }
-
-    fn prepare(socket: Socket, raw: bool, target: IpAddr, source: Option<IpAddr>, manner: Manner, size: usize) -> Result<Self, Failure> {
         let at_once = |act: String| move |error: io::Error| Failure::of_io(act, &error, Moment::AtOnce);
         let version = Version::of(target);
         let identifier = if raw { next_identifier()? } else { 0 };
         let options = || format!("open an echo socket to {target}");
-        apply(&socket, version, manner).map_err(at_once(options()))?;
+        apply(&socket, version, Manner::default()).map_err(at_once(options()))?;
         if raw {
-            socket.attach_filter(&only_replies_to(version, identifier)).map_err(at_once(options()))?;
+            socket.attach_filter(&filter::about_requests_of(version, identifier)).map_err(at_once(options()))?;
         }
         if let Some(source) = source {
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0))).map_err(at_once(format!("bind to {source}")))?;
         }
+        if raw {
+            let socket = Stamped::unconnected(socket, target).map_err(at_once(options()))?;
+            return Ok(Self { socket, version, target, raw, identifier, buffer: vec![0; LONGEST_ERROR] });
+        }
         socket.connect(&SockAddr::from(SocketAddr::new(target, 0))).map_err(at_once(format!("find a way to {target}")))?;
         let socket = Stamped::new(socket, target).map_err(at_once(options()))?;
-        // One byte more than a right answer has, so that a longer one shows; a raw IPv4 socket hands over the IP header, too.
-        Ok(Self { socket, version, target, raw, hears_errors: false, identifier, buffer: vec![0; 60 + HEADER + size + 1] })
+        // One byte more than a right answer has, so that a longer one shows.
+        Ok(Self { socket, version, target, raw, identifier, buffer: vec![0; HEADER + payload_size + 1] })
     }
 
-    /// Whom it is connected to.
+    /// Whom it asks.
     pub(crate) fn target(&self) -> IpAddr {
         self.target
     }
@@ -157,16 +133,6 @@ impl EchoSocket {
     /// The sequence of the request that is sent next.
     pub(crate) fn next_sequence(&self) -> u16 {
         self.socket.next_number()
-    }
-
-    /// Packets that the kernel dropped at this socket for want of room.
-    pub(crate) fn drops(&self) -> u32 {
-        self.socket.drops()
-    }
-
-    /// When a request was handed over.
-    pub(crate) fn left_at(&self, sequence: u16) -> Option<tokio::time::Instant> {
-        self.socket.left_at(sequence)
     }
 
     /// Sets the hop limit of the requests that follow.
@@ -192,14 +158,12 @@ impl EchoSocket {
         for _ in 0..BATCH {
             let Some(arrival) = self.socket.receive(&mut self.buffer)? else { return Ok(None) };
             let answer = match arrival {
-                Arrival::Packet { length, from, hop_limit, arrived } => {
+                Arrival::Packet { length, from, arrived } => {
                     let packet = self.buffer.get(..length).unwrap_or_default();
-                    let (packet, hop_limit) = match (self.raw, self.version) {
-                        (true, Version::V4) => {
-                            let Some(ip) = Ipv4::parse(packet) else { continue };
-                            (ip.payload, Some(ip.hop_limit))
-                        }
-                        _ => (packet, hop_limit),
+                    // A raw IPv4 socket hands over the IP header, too.
+                    let packet = match (self.raw, self.version) {
+                        (true, Version::V4) => Ipv4::parse(packet).map(|ip| ip.payload).unwrap_or_default(),
+                        _ => packet,
                     };
                     if let Some(error) = self.heard(packet, from, arrived) {
                         let sequence = Echo::parse(self.version, &error.quote).map(|quote| quote.sequence);
@@ -215,16 +179,10 @@ impl EchoSocket {
                     }
                     let (sequence, payload) = (echo.sequence, echo.payload.to_vec());
                     let Some(round_trip) = self.socket.round_trip(sequence, arrived) else { continue };
-                    Answer::Reply { sequence, hop_limit, round_trip, payload }
+                    Answer::Reply { sequence, round_trip, payload }
                 }
                 Arrival::Error(error) => {
-                    let quote = Echo::parse(self.version, &error.quote);
-                    // Raw sockets hear of every error about an echo request to the same target.
-                    let foreign = |quote: &Echo<'_>| self.raw && quote.identifier != self.identifier;
-                    if quote.as_ref().is_some_and(foreign) || (self.raw && quote.is_none() && error.origin != Origin::Local) {
-                        continue;
-                    }
-                    let sequence = quote.map(|quote| quote.sequence);
+                    let sequence = Echo::parse(self.version, &error.quote).map(|quote| quote.sequence);
                     let round_trip = sequence.and_then(|sequence| self.socket.round_trip(sequence, error.arrived));
                     Answer::Error { sequence, round_trip, error }
                 }
@@ -233,12 +191,10 @@ impl EchoSocket {
         }
         Ok(None)
     }
-}
 
-impl EchoSocket {
     /// The error about one of our requests that came as a packet.
     fn heard(&self, packet: &[u8], from: Option<IpAddr>, arrived: Option<TimeSpec>) -> Option<SocketError> {
-        let error = EchoError::parse(self.version, packet).filter(|_| self.hears_errors)?;
+        let error = EchoError::parse(self.version, packet).filter(|_| self.raw)?;
         let quoted = Echo::parse(self.version, error.quote)?;
         (error.destination == self.target && quoted.identifier == self.identifier).then(|| SocketError {
             origin: Origin::Icmp(self.version),

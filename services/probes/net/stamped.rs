@@ -17,7 +17,7 @@ use nix::{
     },
 };
 use socket2::Socket;
-use tokio::{io::Interest, net::UdpSocket, time::Instant};
+use tokio::{io::Interest, net::UdpSocket};
 use vantage_contract::v1::TimingSource;
 
 use super::{
@@ -49,8 +49,6 @@ pub(crate) struct Stamped {
     stamping: Option<TimestampingFlag>,
     /// Errors that were found while looking for something else.
     errors: VecDeque<SocketError>,
-    /// The kernel's count of packets dropped at this socket.
-    drops: u32,
     /// Where packets go, where the socket is not connected.
     peer: Option<SockaddrStorage>,
 }
@@ -64,8 +62,6 @@ pub(crate) enum Arrival {
         length: usize,
         /// Who sent it.
         from: Option<IpAddr>,
-        /// The hop limit with which it arrived.
-        hop_limit: Option<u8>,
         /// When, by the kernel.
         arrived: Option<TimeSpec>,
     },
@@ -77,24 +73,18 @@ impl Stamped {
     /// Takes over a connected socket of the family of `target`. What the kernel can't do (stamps, counts) is done without.
     pub(crate) fn new(socket: Socket, target: IpAddr) -> io::Result<Self> {
         errqueue::enable(&socket, target)?;
-        Self::with(socket, target, None)
+        Self::with(socket, None)
     }
 
     /// Takes over a socket that is not connected and sends to `target` alone. It takes packets from everybody, and errors are among them if
     /// it is a raw one: none are queued, for a raw socket's queue has everybody's.
     pub(crate) fn unconnected(socket: Socket, target: IpAddr) -> io::Result<Self> {
-        Self::with(socket, target, Some(SocketAddr::new(target, 0).into()))
+        Self::with(socket, Some(SocketAddr::new(target, 0).into()))
     }
 
-    fn with(socket: Socket, target: IpAddr, peer: Option<SockaddrStorage>) -> io::Result<Self> {
+    fn with(socket: Socket, peer: Option<SockaddrStorage>) -> io::Result<Self> {
         use TimestampingFlag as Flag;
         socket.set_nonblocking(true)?;
-        match target {
-            IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?,
-            IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?,
-        }
-        // Only a count: without it the count stays 0.
-        let _ = setsockopt(&socket, sockopt::RxqOvfl, &1);
         let all = Flag::SOF_TIMESTAMPING_TX_SOFTWARE
             | Flag::SOF_TIMESTAMPING_RX_SOFTWARE
             | Flag::SOF_TIMESTAMPING_SOFTWARE
@@ -106,7 +96,7 @@ impl Stamped {
             let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         }
         let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket, departures: Vec::new(), counted_from: 0, stamping, errors: VecDeque::new(), drops: 0, peer })
+        Ok(Self { socket, departures: Vec::new(), counted_from: 0, stamping, errors: VecDeque::new(), peer })
     }
 
     /// The number of the packet that is sent next, from 0. Packets that did not leave have none.
@@ -117,16 +107,6 @@ impl Stamped {
     /// The socket, for its options.
     pub(crate) fn as_socket(&self) -> socket2::SockRef<'_> {
         socket2::SockRef::from(&self.socket)
-    }
-
-    /// Packets that the kernel dropped at this socket for want of room.
-    pub(crate) fn drops(&self) -> u32 {
-        self.drops
-    }
-
-    /// When packet `number` was handed over.
-    pub(crate) fn left_at(&self, number: u16) -> Option<Instant> {
-        self.departures.get(usize::from(number)).map(|departure| departure.left.monotonic)
     }
 
     /// Sends a packet; its number is what [`next_number`](Self::next_number) was.
@@ -199,23 +179,18 @@ impl Stamped {
             let taken = self.socket.try_io(Interest::READABLE, || {
                 let mut parts = [IoSliceMut::new(buffer)];
                 let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control.0), MsgFlags::MSG_DONTWAIT)?;
-                let mut packet = (message.bytes, message.address.as_ref().and_then(address_of), None, None, None);
+                let mut packet = (message.bytes, message.address.as_ref().and_then(address_of), None);
                 for part in message.cmsgs()? {
                     match part {
                         ControlMessageOwned::ScmTimestampsns(stamps) => packet.2 = Some(stamps.system),
                         ControlMessageOwned::ScmTimestampns(at) => packet.2 = Some(at),
-                        ControlMessageOwned::Ipv4Ttl(hops) | ControlMessageOwned::Ipv6HopLimit(hops) => packet.3 = u8::try_from(hops).ok(),
-                        ControlMessageOwned::RxqOvfl(count) => packet.4 = Some(count),
                         _ => {}
                     }
                 }
                 Ok(packet)
             });
             match taken {
-                Ok((length, from, arrived, hop_limit, drops)) => {
-                    self.drops = drops.map_or(self.drops, |count: u32| count.max(self.drops));
-                    return Ok(Some(Arrival::Packet { length, from, hop_limit, arrived }));
-                }
+                Ok((length, from, arrived)) => return Ok(Some(Arrival::Packet { length, from, arrived })),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(self.errors.pop_front().map(Arrival::Error)),
                 // The errno of a queued error, or an interruption: the queue has the whole story.
                 Err(error) => failure = error,

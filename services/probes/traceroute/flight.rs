@@ -67,7 +67,7 @@ impl Flight {
     /// Echo requests to `target`.
     pub(super) fn echo(target: IpAddr, source: Option<IpAddr>) -> Result<Self, Failure> {
         let filling = Filling { cookie: random()? };
-        Ok(Self::Echo(EchoSocket::for_path(target, source, filling.payload(0).len())?, filling))
+        Ok(Self::Echo(EchoSocket::open(target, source, filling.payload(0).len())?, filling))
     }
 
     /// UDP datagrams to one port.
