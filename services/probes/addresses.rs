@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_result::Report};
 
 use crate::{
@@ -19,11 +19,23 @@ use crate::{
 pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Options, wrap: fn(P::Report) -> Report) -> Sight {
     let start = stopwatch::now();
     let deadline = start + options.timeout;
-    let required = match options.selection {
-        Selection::First => return run::conduct(probe, world, options, deadline, None, wrap).await,
-        Selection::All(required) => required,
-    };
+    match options.selection {
+        Selection::First => run::conduct(probe, world, options, deadline, None, wrap).await,
+        // Its room is not that of every run.
+        Selection::All(required) => Box::pin(conduct_all(probe, world, options, start, required, wrap)).await,
+    }
+}
 
+/// Runs it for each address.
+async fn conduct_all<P: Probe>(
+    probe: &P,
+    world: &World,
+    options: &Options,
+    start: Instant,
+    required: Required,
+    wrap: fn(P::Report) -> Report,
+) -> Sight {
+    let deadline = start + options.timeout;
     let mut watch = Stopwatch::start(start);
     watch.enter(Phase::Resolve, start);
     let resolving = world.resolver.addresses(probe.host(), options, world.gate.as_ref(), deadline);

@@ -12,7 +12,11 @@ use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_res
 use crate::{
     Probe,
     failure::Failure,
-    net::{echo::EchoEngine, ports::Ports, resolve::Resolver},
+    net::{
+        echo::EchoEngine,
+        ports::Ports,
+        resolve::{self, Resolver},
+    },
     ntp::holds::Holds,
     stopwatch::{self, Phase, Stopwatch},
     target::{Destination, Gate, Host, Options},
@@ -124,7 +128,11 @@ impl<R> Run<'_, R> {
         self.enter(Phase::Resolve);
         let address = match self.pinned.filter(|_| host == self.home) {
             Some(address) => address,
-            None => self.world.resolver.first_address(host, self.options, self.world.gate.as_ref(), self.deadline).await?,
+            // A run's future is moved about, and most runs don't need the room that a lookup takes.
+            None => match host {
+                Host::Address(address) if resolve::fits(*address, self.options.family) => *address,
+                host => Box::pin(self.world.resolver.first_address(host, self.options, self.world.gate.as_ref(), self.deadline)).await?,
+            },
         };
         self.permit(address, port)?;
         self.address = Some(address);

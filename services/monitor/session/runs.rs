@@ -2,12 +2,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    panic::AssertUnwindSafe,
+    panic::{self, AssertUnwindSafe},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,8 +23,25 @@ use vantage_probes::{Failure, Plan};
 use super::Shared;
 use crate::{book::Ticket, journal::OrderId, order::Timing, schedule::Now};
 
-/// A run in the session's own task: its number, and its end, or none where it broke.
-type Light = Pin<Box<dyn Future<Output = (u64, Option<Ended>)> + Send>>;
+/// A run in the session's own task. It ends with its number and what became of it, or none where it broke.
+struct Light {
+    number: u64,
+    attempt: Pin<Box<dyn Future<Output = Ended> + Send>>,
+}
+
+impl Future for Light {
+    type Output = (u64, Option<Ended>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { number, attempt } = &mut *self;
+        // A probe that breaks must not take the session with it. What it leaves behind is its own, and it is not polled again.
+        match panic::catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(ended)) => Poll::Ready((*number, Some(ended))),
+            Err(_) => Poll::Ready((*number, None)),
+        }
+    }
+}
 
 /// The runs of one session that wait for their turn or are in flight. Most only wait for the network, and share the session's own task: to
 /// wake another one costs more than they do. Those that compute (TLS) have tasks of their own.
@@ -84,9 +102,7 @@ impl Runs {
         if is_light {
             self.last += 1;
             let number = self.last;
-            // A probe that breaks must not take the session with it. What it leaves behind is its own.
-            let attempt = AssertUnwindSafe(attempt).catch_unwind().map(move |ended| (number, ended.ok()));
-            self.light.push(Box::pin(attempt));
+            self.light.push(Light { number, attempt: Box::pin(attempt) });
             self.light_tickets.insert(number, ticket);
         } else {
             let task = self.heavy.spawn(attempt);

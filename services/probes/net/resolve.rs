@@ -333,7 +333,7 @@ fn blame(name: &str, failure: Failure) -> Failure {
     }
 }
 
-fn fits(address: IpAddr, family: Family) -> bool {
+pub(crate) fn fits(address: IpAddr, family: Family) -> bool {
     match family {
         Family::Any => true,
         Family::V4 => address.is_ipv4(),

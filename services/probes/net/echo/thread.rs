@@ -52,9 +52,9 @@ const WINDOW: Duration = Duration::from_millis(20);
 /// From so many requests in a window on (1000 in a second), the thread waits for batches in place of single packets: waking up costs more
 /// than a ping does.
 const BUSY: u32 = 20;
-/// From so many requests in a window on (20 000 in a second), departures are stamped by the process: the kernel's stamps cost as much as
+/// From so many requests in a window on (50 000 in a second), departures are stamped by the process: the kernel's stamps cost as much as
 /// the sending.
-const FLOOD: u32 = 400;
+const FLOOD: u32 = 1000;
 /// How long it waits for a batch.
 const REST: Duration = Duration::from_micros(900);
 
