@@ -185,9 +185,9 @@ fn set_lengths(header: &mut libc::msghdr, name: usize, control: usize) {
 }
 
 fn length_of_control(header: &libc::msghdr) -> usize {
-    #[allow(clippy::unnecessary_cast, reason = "size_t with glibc, socklen_t with musl")]
-    let length = header.msg_controllen as usize;
-    length
+    // size_t with glibc, socklen_t with musl.
+    let length: u64 = header.msg_controllen as _;
+    usize::try_from(length).unwrap_or_default()
 }
 
 /// Control messages of a packet that is sent.

@@ -51,6 +51,18 @@ pub(crate) struct Landing {
     pub(crate) stepped: bool,
 }
 
+/// Where and when an order is begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    pub(super) lane: usize,
+    /// Fresh and random.
+    pub(super) cookie: u64,
+    /// Packets that the lane's socket has dropped so far.
+    pub(super) drops: u32,
+    pub(super) now: Instant,
+    pub(super) era: u32,
+}
+
 /// A request that left.
 #[derive(Debug)]
 struct Sent {
@@ -194,17 +206,9 @@ impl<const LANES: usize> Core<LANES> {
         self.by_cookie.is_empty()
     }
 
-    /// Begins to carry out an order over `lane`, whose socket has dropped `drops` packets so far. `cookie` is fresh and random.
-    pub(super) fn begin(
-        &mut self,
-        order: Order,
-        lane: usize,
-        cookie: u64,
-        drops: u32,
-        now: Instant,
-        era: u32,
-        done: oneshot::Sender<Landing>,
-    ) {
+    /// Begins to carry out an order.
+    pub(super) fn begin(&mut self, order: Order, start: Start, done: oneshot::Sender<Landing>) {
+        let Start { lane, cookie, drops, now, era } = start;
         let stuffing = Stuffing { cookie, size: order.size };
         let count = usize::try_from(order.count).unwrap_or_default();
         let flight = Flight {

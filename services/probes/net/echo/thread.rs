@@ -18,7 +18,7 @@ use super::{
     batch::{Batch, PACKETS},
     clocks::{Clocks, Moment},
     cookies::Cookies,
-    core::{Came, Core, Request},
+    core::{Came, Core, Request, Start},
     lane::{Lane, Road},
 };
 use crate::{
@@ -170,7 +170,7 @@ impl Worker {
                         open.out = Batch::new(size);
                     }
                     let drops = self.drops.get(road).copied().unwrap_or_default();
-                    self.core.begin(order, road, cookie, drops, now, self.clocks.era(), done);
+                    self.core.begin(order, Start { lane: road, cookie, drops, now, era: self.clocks.era() }, done);
                 }
             }
         }

@@ -52,7 +52,8 @@ impl Bench {
         let (done, landing) = oneshot::channel();
         // Cookies are random in life; here they only differ.
         self.cookies = self.cookies.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.core.begin(order, 0, self.cookies, self.drops, self.start + self.now, self.clocks.era(), done);
+        let start = Start { lane: 0, cookie: self.cookies, drops: self.drops, now: self.start + self.now, era: self.clocks.era() };
+        self.core.begin(order, start, done);
         landing
     }
 
