@@ -84,25 +84,13 @@ impl Facts {
             let attribution = sight.attribution.into();
             return ProbeResult { attribution, summary: sight.summary, ..self.skipped(run, 1, timing.due, sight.reason) };
         }
-        let (latency, timing_source) = sight.latency.unzip();
         ProbeResult {
             run,
             run_count: 1,
             due_time: Some(Timestamp::from(timing.due)),
             start_time: Some(Timestamp::from(timing.start)),
             lateness: Some(stopwatch::to_proto(timing.lateness)),
-            outcome: sight.outcome.into(),
-            reason: sight.reason.into(),
-            attribution: sight.attribution.into(),
-            summary: sight.summary,
-            address: sight.address.map(|address| address.to_string()).unwrap_or_default(),
-            duration: Some(stopwatch::to_proto(sight.duration)),
-            phases: stopwatch::phases_to_proto(&sight.phases),
-            latency: latency.map(stopwatch::to_proto),
-            timing_source: timing_source.unwrap_or_default().into(),
-            address_results: sub_results(sight.addresses),
-            report: sight.report,
-            ..self.template.clone()
+            ..seen(sight, self.template.clone())
         }
     }
 
@@ -140,12 +128,13 @@ impl Facts {
 
 /// The sub-results of the addresses that were probed. What is the same for all of them is said once, by the record that they are in.
 fn sub_results(sights: Vec<Sight>) -> Vec<ProbeResult> {
-    let mut results: Vec<_> = sights.into_iter().map(sub_result).collect();
+    let mut results: Vec<_> = sights.into_iter().map(|sight| seen(sight, ProbeResult::default())).collect();
     fit(&mut results, MAX_SUB_BYTES);
     results
 }
 
-fn sub_result(sight: Sight) -> ProbeResult {
+/// The record with what was seen.
+fn seen(sight: Sight, record: ProbeResult) -> ProbeResult {
     let (latency, timing_source) = sight.latency.unzip();
     ProbeResult {
         outcome: sight.outcome.into(),
@@ -157,8 +146,9 @@ fn sub_result(sight: Sight) -> ProbeResult {
         phases: stopwatch::phases_to_proto(&sight.phases),
         latency: latency.map(stopwatch::to_proto),
         timing_source: timing_source.unwrap_or_default().into(),
+        address_results: sub_results(sight.addresses),
         report: sight.report,
-        ..ProbeResult::default()
+        ..record
     }
 }
 
@@ -345,7 +335,7 @@ mod tests {
         assert_eq!((sub.check_name.as_str(), sub.kind.as_str(), sub.run_count, sub.start_time), ("", "", 0, None));
 
         let mut results: Vec<_> = [(Outcome::Failed, 9000), (Outcome::Passed, 1000), (Outcome::Passed, 2000), (Outcome::Passed, 3000)]
-            .map(|(outcome, answer)| sub_result(sight(outcome, answer)))
+            .map(|(outcome, answer)| seen(sight(outcome, answer), ProbeResult::default()))
             .into();
         fit(&mut results, 11_000);
         assert!(results.iter().map(ProbeResult::encoded_len).sum::<usize>() <= 11_000);

@@ -209,7 +209,8 @@ pub fn take_error(socket: impl AsFd) -> io::Result<Option<SocketError>> {
     }
 }
 
-fn told(report: &libc::sock_extended_err, from: Option<IpAddr>, arrived: Option<TimeSpec>, quote: &[u8]) -> SocketError {
+/// An extended error, with who sent it and what it quotes, as the rest of the house knows it.
+pub(super) fn told(report: &libc::sock_extended_err, from: Option<IpAddr>, arrived: Option<TimeSpec>, quote: &[u8]) -> SocketError {
     let origin = match report.ee_origin {
         libc::SO_EE_ORIGIN_ICMP => Origin::Icmp(Version::V4),
         libc::SO_EE_ORIGIN_ICMP6 => Origin::Icmp(Version::V6),

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     failure::Failure,
     net::{
-        errqueue::{self, Origin, SocketError},
+        errqueue::{self, SocketError},
         icmp,
     },
     wire::icmp::{HEADER, Version},
@@ -286,25 +286,10 @@ fn stamp(data: &[u8]) -> Option<i64> {
 /// A `sock_extended_err` (ip(7)) and who sent the error.
 fn extended(data: &[u8], quote: &[u8]) -> Option<Report> {
     let (report, offender) = data.split_first_chunk::<16>()?;
-    let [e0, e1, e2, e3, origin, kind, code, _, i0, i1, i2, i3, d0, d1, d2, d3] = *report;
-    let errno = u32::from_ne_bytes([e0, e1, e2, e3]);
-    let from = read_name(offender);
-    let whence = match origin {
-        libc::SO_EE_ORIGIN_ICMP => Origin::Icmp(Version::V4),
-        libc::SO_EE_ORIGIN_ICMP6 => Origin::Icmp(Version::V6),
-        _ => Origin::Local,
-    };
-    let is_icmp = whence != Origin::Local;
-    let error = SocketError {
-        origin: whence,
-        from: from.filter(|from| is_icmp && !from.is_unspecified()),
-        kind: if is_icmp { kind } else { 0 },
-        code: if is_icmp { code } else { 0 },
-        errno: Errno::from_raw(i32::try_from(errno).unwrap_or_default()),
-        info: u32::from_ne_bytes([i0, i1, i2, i3]),
-        arrived: None,
-        extension_at: None,
-        quote: if origin == libc::SO_EE_ORIGIN_TIMESTAMPING { Vec::new() } else { quote.to_vec() },
-    };
-    Some(Report { origin, data: u32::from_ne_bytes([d0, d1, d2, d3]), error })
+    let [e0, e1, e2, e3, ee_origin, ee_type, ee_code, ee_pad, i0, i1, i2, i3, d0, d1, d2, d3] = *report;
+    let (ee_errno, ee_info) = (u32::from_ne_bytes([e0, e1, e2, e3]), u32::from_ne_bytes([i0, i1, i2, i3]));
+    let ee_data = u32::from_ne_bytes([d0, d1, d2, d3]);
+    let report = libc::sock_extended_err { ee_errno, ee_origin, ee_type, ee_code, ee_pad, ee_info, ee_data };
+    let error = errqueue::told(&report, read_name(offender), None, quote);
+    Some(Report { origin: ee_origin, data: ee_data, error })
 }
