@@ -147,6 +147,7 @@ impl Selection {
                     Err(Invalid::new("require", format!("must be \"all\", \"any\" or a number from 1 to {MAX_ADDRESSES}, is {require:?}")))
                 }
             },
+            Ok(AddressSelection::HappyEyeballs) => Err(Invalid::new("addresses", "happy_eyeballs can't be run yet")),
             Err(_) => Err(Invalid::new("addresses", format!("{} is not a selection", probe.addresses))),
         }
     }

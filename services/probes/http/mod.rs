@@ -60,6 +60,7 @@ impl Http {
             Ok(HttpVersion::Unspecified) => Version::Negotiated,
             Ok(HttpVersion::HttpVersion11) => Version::One,
             Ok(HttpVersion::HttpVersion2) => Version::Two,
+            Ok(HttpVersion::HttpVersion3) => return Err(Invalid::new("version", "3 can't be run yet")),
             Err(_) => return Err(Invalid::new("version", format!("{} is not a version of HTTP", spec.version))),
         };
         Ok(Self {

@@ -72,6 +72,7 @@ pub(super) fn parse(steps: &[TcpStep], mut secured: bool) -> Result<Vec<Step>, I
             Some(tcp_step::Step::ExpectRegex(pattern)) => {
                 Step::Expect { wanted: format!("/{pattern}/"), regex: compile("expect_regex", pattern)? }
             }
+            Some(tcp_step::Step::SendCaptured(_)) => return Err(Invalid::new(field("send_captured"), "can't be run yet")),
             Some(tcp_step::Step::StartTls(_)) if secured => {
                 return Err(Invalid::new(field("start_tls"), "comes where TLS is spoken already"));
             }

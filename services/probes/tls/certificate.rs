@@ -36,6 +36,7 @@ pub(super) fn to_proto(der: &CertificateDer<'_>) -> Certificate {
         // DER puts a zero before a number whose first bit is set.
         serial_number: hex(serial.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(serial)),
         key: key(certificate.public_key()),
+        ..Certificate::default()
     }
 }
 
