@@ -30,7 +30,7 @@ impl Reader<'_> {
         // The member that has decided each oneof.
         let mut chosen: Vec<(String, &Member)> = Vec::new();
         for member in node.members().unwrap_or_default() {
-            let Some(field) = descriptor.get_field_by_name(&member.name) else {
+            let Some(field) = descriptor.get_field_by_name(&member.name).filter(scalar::is_writable) else {
                 self.unknown(member, node, descriptor, place);
                 continue;
             };
@@ -75,7 +75,21 @@ impl Reader<'_> {
             return self.refuse(&member.node, field, place, &sentence);
         };
         let mut map = HashMap::with_capacity(members.len());
+        let messages = match field.kind() {
+            Kind::Message(entry) => Some(entry.map_entry_value_field()).filter(|value| matches!(value.kind(), Kind::Message(_))),
+            _ => None,
+        };
         for member in members {
+            if let Some(of) = &messages {
+                if member.node.members().is_none() {
+                    let sentence =
+                        format!("{} in {}: expected an object, found {}", quote(&member.name), field.name(), member.node.found());
+                    self.problems.push(member.node.at, sentence);
+                } else if let Some(value) = self.value(&member.node, of, place, || Place::Field(&member.name)) {
+                    map.insert(MapKey::String(member.name.to_string()), value);
+                }
+                continue;
+            }
             match scalar::map_value(&member.node) {
                 Some(text) => {
                     map.insert(MapKey::String(member.name.to_string()), Field::String(text));
@@ -119,7 +133,7 @@ impl Reader<'_> {
     }
 
     fn unknown(&mut self, member: &Member, node: &Node, descriptor: &MessageDescriptor, place: Place<'_>) {
-        let mut known: Vec<String> = descriptor.fields().map(|field| field.name().to_owned()).collect();
+        let mut known: Vec<String> = descriptor.fields().filter(scalar::is_writable).map(|field| field.name().to_owned()).collect();
         let mut hint = None;
         if let Place::Check(_) = place
             && let Some(Kind::Message(probe)) = descriptor.get_field_by_name("probe").map(|field| field.kind())

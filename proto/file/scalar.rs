@@ -2,11 +2,13 @@
 //!
 //! Types are strict: the text "80" is no number, and the number 80 no text, but for the few fields whose values people write as numbers.
 
-use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value as Field};
+use std::collections::HashMap;
+
+use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value as Field};
 
 use super::{
     error::quote,
-    node::{Node, Value},
+    node::{Member, Node, Value},
     words::{either, suggestion},
 };
 use crate::duration::{self, DurationError};
@@ -22,7 +24,7 @@ pub(super) const SPELLINGS: &[(&str, &str)] =
 /// Whether a value of this kind is written as one value, rather than as an object.
 pub(super) fn is_scalar(kind: &Kind) -> bool {
     match kind {
-        Kind::Message(message) => is_duration(message.full_name()) || is_timestamp(message.full_name()),
+        Kind::Message(message) => is_duration(message.full_name()) || is_timestamp(message.full_name()) || is_json(message.full_name()),
         _ => true,
     }
 }
@@ -35,8 +37,23 @@ pub(super) fn is_timestamp(message: &str) -> bool {
     message == "google.protobuf.Timestamp"
 }
 
+/// Whether it stands for whatever JSON can say.
+pub(super) fn is_json(message: &str) -> bool {
+    message == "google.protobuf.Value"
+}
+
+/// Whether files can say it at all: bytes they can't.
+pub(super) fn is_writable(field: &FieldDescriptor) -> bool {
+    field.kind() != Kind::Bytes
+}
+
 /// The value as the field's kind has it, or the end of a sentence that says why it is none.
 pub(super) fn value(node: &Node, field: &FieldDescriptor) -> Result<Field, String> {
+    if let Kind::Message(message) = field.kind()
+        && is_json(message.full_name())
+    {
+        return json(node, &message).map(Field::Message);
+    }
     if let Value::Null = node.value {
         return Err("has no value; give one, or leave the field out".into());
     }
@@ -147,6 +164,38 @@ fn moment(descriptor: MessageDescriptor, seconds: i64, nanos: i32) -> Field {
     message.set_field_by_number(1, Field::I64(seconds));
     message.set_field_by_number(2, Field::I32(nanos));
     Field::Message(message)
+}
+
+/// Anything, as `google.protobuf.Value` has it.
+fn json(node: &Node, descriptor: &MessageDescriptor) -> Result<DynamicMessage, String> {
+    let part = |message: &MessageDescriptor, field: &str| match message.get_field_by_name(field).map(|field| field.kind()) {
+        Some(Kind::Message(inner)) => Ok(inner),
+        _ => Err(format!("the contract has no {field}")),
+    };
+    let (field, value) = match &node.value {
+        Value::Null => ("null_value", Field::EnumNumber(0)),
+        Value::Bool(value) => ("bool_value", Field::Bool(*value)),
+        Value::Number(_) => ("number_value", Field::F64(number(node)?)),
+        Value::Text(text) => ("string_value", Field::String(text.to_string())),
+        Value::List(items) => {
+            let mut list = DynamicMessage::new(part(descriptor, "list_value")?);
+            let values = items.iter().map(|item| json(item, descriptor).map(Field::Message)).collect::<Result<_, _>>()?;
+            list.set_field_by_name("values", Field::List(values));
+            ("list_value", Field::Message(list))
+        }
+        Value::Object(members) => {
+            let mut object = DynamicMessage::new(part(descriptor, "struct_value")?);
+            let named = |member: &Member| {
+                Ok::<_, String>((MapKey::String(member.name.to_string()), Field::Message(json(&member.node, descriptor)?)))
+            };
+            let fields = members.iter().map(named).collect::<Result<HashMap<_, _>, _>>()?;
+            object.set_field_by_name("fields", Field::Map(fields));
+            ("struct_value", Field::Message(object))
+        }
+    };
+    let mut message = DynamicMessage::new(descriptor.clone());
+    message.set_field_by_name(field, value);
+    Ok(message)
 }
 
 fn choice(node: &Node, values: &EnumDescriptor) -> Result<Field, String> {

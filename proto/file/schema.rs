@@ -66,7 +66,7 @@ impl Schema {
 
     fn object(&mut self, message: &MessageDescriptor) -> Value {
         let mut properties = Map::new();
-        for field in message.fields() {
+        for field in message.fields().filter(scalar::is_writable) {
             properties.insert(field.name().to_owned(), self.property(&field));
             for (other, _) in shape::SPELLINGS.iter().filter(|(_, own)| is_kind(&field) && *own == field.name()) {
                 properties.insert((*other).to_owned(), self.property(&field));
@@ -135,7 +135,15 @@ impl Schema {
     fn property(&mut self, field: &FieldDescriptor) -> Value {
         let description = self.comment(&field.parent_message().parent_file(), field.path()).to_owned();
         let mut schema = if field.is_map() {
-            json!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } })
+            let value = match field.kind() {
+                Kind::Message(entry) => entry.map_entry_value_field(),
+                _ => field.clone(),
+            };
+            let values = match value.kind() {
+                Kind::Message(_) => self.single(&value),
+                _ => json!({ "type": ["string", "number", "boolean"] }),
+            };
+            json!({ "type": "object", "additionalProperties": values })
         } else {
             let item = self.single(field);
             match (field.is_list(), scalar::is_scalar(&field.kind())) {
@@ -168,6 +176,7 @@ impl Schema {
                 json!({ "anyOf": [text, { "type": "number", "minimum": 0 }] })
             }
             Kind::Message(message) if scalar::is_timestamp(message.full_name()) => json!({ "type": "string", "format": "date-time" }),
+            Kind::Message(message) if scalar::is_json(message.full_name()) => json!({}),
             Kind::Message(message) => self.message(&message),
         }
     }

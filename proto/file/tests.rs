@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use prost_types::Duration;
 
 use super::{Complaint, Format, Loaded, Position, parse};
-use crate::v1::{AddressFamily, AddressSelection, Check, HttpVersion, TlsVersion, TracerouteMethod, probe::Kind, tcp_step::Step};
+use crate::v1::{
+    AddressFamily, AddressSelection, Check, HttpVersion, TlsVersion, TracerouteMethod, probe::Kind, secret::Source, tcp_step::Step,
+};
 
 fn json(text: &str) -> Loaded {
     parse(text, "checks.json", Format::Json).unwrap_or_else(|error| panic!("{error}"))
@@ -165,6 +167,33 @@ fn dns_numbers_are_taken_as_text() {
     let loaded = json(r#"[{"name":"a","dns":{"server":"s","query":"q","type":257,"class":3,"expect":{"rcodes":[0,"NXDOMAIN"]}}}]"#);
     let Kind::Dns(dns) = kind(&loaded.file.checks[0]).clone() else { panic!() };
     assert_eq!((dns.r#type.as_str(), dns.class.as_str(), dns.expect.unwrap().rcodes), ("257", "3", vec!["0".into(), "NXDOMAIN".into()]));
+}
+
+#[test]
+fn what_json_a_body_should_have_and_which_headers_are_secret_is_said_as_it_is() {
+    let text = r#"[{"name":"a","https":{"url":"u",
+        "secret_headers": {"X-Key": {"env": "KEY"}},
+        "expect": {"json": [{"path": "$.a", "equals": {"b": [1, null, "c", true]}}, {"path": "$.n", "equals": null}]}}}]"#;
+    for loaded in [json(text), yaml(text)] {
+        let Kind::Https(http) = kind(&loaded.file.checks[0]) else { panic!("no https") };
+        assert_eq!(http.secret_headers["X-Key"].source, Some(Source::Env("KEY".into())));
+        let expected = &http.expect.as_ref().unwrap().json;
+        let Some(prost_types::value::Kind::StructValue(object)) = &expected[0].equals.as_ref().unwrap().kind else { panic!("no object") };
+        let Some(prost_types::value::Kind::ListValue(list)) = &object.fields["b"].kind else { panic!("no list") };
+        assert_eq!(list.values.len(), 4);
+        assert_eq!(list.values[0].kind, Some(prost_types::value::Kind::NumberValue(1.0)));
+        assert_eq!(expected[1].equals.as_ref().unwrap().kind, Some(prost_types::value::Kind::NullValue(0)));
+    }
+    refused(
+        r#""name":"a","http":{"url":"u","secret_headers":{"X-Key":"x"}}"#,
+        "\"X-Key\" in secret_headers: expected an object, found the text \"x\"",
+    );
+    refused(
+        r#""name":"a","http":{"url":"u","secret_headers":{"X-Key":{"value":"a","env":"B"}}}"#,
+        "\"env\" in X-Key excludes \"value\" in line 1: give one of them",
+    );
+    let bytes = said(r#"[{"name":"a","http":{"url":"u","body_data":"eA=="}}]"#, Format::Json);
+    assert!(bytes[0].contains("unknown field \"body_data\" in http; expected \"url\""), "{bytes:?}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn types_are_strict_in_both_formats() {
     );
     refused(r#""name":"a","labels":{"b":[1]},"ping":{"host":"h"}"#, "\"b\" in labels: expected text, found a list");
     refused(r#""name":"a","tcp":{"host":"h","steps":{"send":"x"}}"#, "\"steps\" in tcp: expected a list, found an object");
-    refused(r#""name":"a","http":{"url":"u","version":3}"#, "\"version\" in http: unknown value \"3\"; expected \"1.1\" or \"2\"");
+    refused(r#""name":"a","http":{"url":"u","version":4}"#, "\"version\" in http: unknown value \"4\"; expected \"1.1\", \"2\" or \"3\"");
     refused(
         r#""name":"a","traceroute":{"host":"h","method":"icpm"}"#,
         "\"method\" in traceroute: unknown value \"icpm\"; did you mean \"icmp\"?",
