@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vantage_contract::v1::{
-    Attribution, HttpExpectations, HttpHeaderExpectation, HttpProbe, HttpReport, HttpVersion, Outcome, Reason, probe::Kind,
+    Attribution, HttpExpectations, HttpHeaderExpectation, HttpPhases, HttpProbe, HttpReport, HttpVersion, Outcome, Reason, probe::Kind,
     probe_result::Report,
 };
 use vantage_probes::{
@@ -136,6 +136,30 @@ async fn a_redirect_is_followed_or_not_as_asked() {
     let seen = passed(ask(once).await);
     assert_eq!((seen.redirect_count, seen.status), (0, 302));
     assert_eq!(server.connections(), 3);
+}
+
+#[tokio::test]
+async fn each_exchange_on_the_way_has_its_own_phases_and_they_add_up() {
+    let (server, _) =
+        Server::scripted(|request, _| if request.starts_with("GET /end ") { ok("done") } else { redirect(302, "/end") }).await;
+    let sight = ask(asking(&server)).await;
+    let seen = passed(sight.clone());
+    let [first, last] = &seen.hops[..] else { panic!("two hops: {seen:?}") };
+    assert_eq!((first.url.as_str(), first.status, first.address.as_str()), (&*server.url("/"), 302, "127.0.0.1"));
+    assert_eq!((last.url.as_str(), last.status, last.version.as_str()), (&*server.url("/end"), 200, "1.1"));
+    let nanos =
+        |duration: &Option<prost_types::Duration>| duration.as_ref().map_or(0, |it| it.seconds * 1_000_000_000 + i64::from(it.nanos));
+    for hop in [first, last] {
+        let HttpPhases { authenticate, resolve, connect, proxy, tls, send, wait, transfer } = hop.phases.as_ref().unwrap();
+        assert_eq!((authenticate, proxy, tls), (&None, &None, &None));
+        let sum: i64 = [resolve, connect, send, wait, transfer].map(nanos).iter().sum();
+        assert!(wait.is_some() && sum > 0);
+        assert_eq!(sum, nanos(&hop.duration));
+    }
+    assert_eq!(u128::try_from(nanos(&first.duration) + nanos(&last.duration)).unwrap(), sight.duration.as_nanos());
+    let refused = report(ask(get(Server::answering(redirect(302, "http://127.0.0.1:1/")).await.url("/"))).await.because(Reason::Refused));
+    assert_eq!(refused.hops.iter().map(|hop| hop.status).collect::<Vec<_>>(), [302, 0]);
+    assert!(refused.hops[1].phases.as_ref().unwrap().connect.is_some());
 }
 
 #[tokio::test]

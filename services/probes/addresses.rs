@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     net::resolve::Addresses,
     run::{self, Sight, World},
-    stopwatch::{self, Phase, Stopwatch},
+    stopwatch::{self, Phase, Stopwatch, Times},
     target::{Host, MAX_ADDRESSES, Options, Required, Selection},
 };
 
@@ -53,7 +53,7 @@ async fn conduct_all<P: Probe>(
         }
         Err(failure) => (Judgement::of(failure), Vec::new()),
     };
-    let (duration, phases) = watch.stop(stopwatch::now());
+    let Times { duration, phases, .. } = watch.stop(stopwatch::now());
     let Judgement { outcome, reason, attribution, summary, latency } = judgement;
     Sight { outcome, reason, attribution, summary, address: None, duration, phases, latency, report: None, addresses: sights }
 }

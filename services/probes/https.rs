@@ -6,6 +6,7 @@ use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
     http::Http,
+    stopwatch::Times,
     target::{Host, Options},
 };
 
@@ -34,5 +35,9 @@ impl Probe for Https {
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
         self.0.run(run).await
+    }
+
+    fn settle(report: &mut HttpReport, times: &Times) {
+        Http::settle(report, times);
     }
 }

@@ -56,6 +56,9 @@ pub trait Probe: Sized + Send + Sync {
     /// Runs once. The caller ends it at the deadline wherever it stalls; a kind that has something better to say than "timed out"
     /// ends itself by [`Run::deadline`]. Returns the sentence of a run that passed.
     fn run(&self, run: &mut Run<'_, Self::Report>) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// Writes into the report what is known only when the run is over, however it ended: where its time went.
+    fn settle(_report: &mut Self::Report, _times: &stopwatch::Times) {}
 }
 
 /// The one table of kinds: spelling, type of its plan, and (by the contract) spec and report. A kind that the contract has and this

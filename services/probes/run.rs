@@ -18,7 +18,7 @@ use crate::{
         resolve::{self, Resolver},
     },
     ntp::holds::Holds,
-    stopwatch::{self, Phase, Stopwatch},
+    stopwatch::{self, Phase, Stopwatch, Times},
     target::{Destination, Gate, Host, Options},
 };
 
@@ -190,8 +190,10 @@ pub(crate) async fn conduct<P: Probe>(
     };
     let now = stopwatch::now();
     let verdict = verdict.map_err(|failure| excuse(failure, now.saturating_duration_since(deadline)));
-    let Run { watch, address, latency, report, .. } = run;
-    let (duration, phases) = watch.stop(now);
+    let Run { watch, address, latency, mut report, .. } = run;
+    let times = watch.stop(now);
+    P::settle(&mut report, &times);
+    let Times { duration, phases, .. } = times;
     let (outcome, reason, attribution, summary) = match verdict {
         Ok(summary) => (Outcome::Passed, Reason::Unspecified, Attribution::Unspecified, summary),
         Err(failure) => (failure.outcome(), failure.reason, failure.attribution, failure.sentence),
@@ -224,6 +226,12 @@ pub(crate) fn overdue(phase: Option<Phase>, address: Option<IpAddr>, target: &st
             Attribution::Resolver,
             format!("resolve the name of {target}: no answer from the resolver within {limit:?}"),
         ),
+        Some(Phase::Authenticate) => {
+            Failure::new(Reason::TimedOut, Attribution::Path, format!("timed out after {limit:?} getting a token for {target}"))
+        }
+        Some(Phase::Proxy) => {
+            Failure::new(Reason::TimedOut, Attribution::Path, format!("timed out after {limit:?} asking the proxy for a way to {target}"))
+        }
         Some(Phase::Connect) => Failure::timed_out(format!("after {limit:?} connecting to {whom}")),
         Some(Phase::Tls) => Failure::timed_out(format!("after {limit:?} in the TLS handshake with {whom}")),
         Some(Phase::Send) => Failure::timed_out(format!("after {limit:?} sending to {whom}")),

@@ -20,10 +20,14 @@ pub fn wall() -> SystemTime {
 /// What a part of a run's time goes into. The names are the contract's (`Phase.name`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// Getting a token from somebody else than the target.
+    Authenticate,
     /// Finding the addresses of the target's name.
     Resolve,
-    /// Making a TCP connection.
+    /// Making a connection: TCP, or QUIC with its TLS.
     Connect,
+    /// Being let through by a proxy.
+    Proxy,
     /// The TLS handshake.
     Tls,
     /// Handing over the request.
@@ -38,8 +42,10 @@ impl Phase {
     /// The contract's name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Authenticate => "authenticate",
             Self::Resolve => "resolve",
             Self::Connect => "connect",
+            Self::Proxy => "proxy",
             Self::Tls => "tls",
             Self::Send => "send",
             Self::Wait => "wait",
@@ -54,12 +60,35 @@ pub struct Stopwatch {
     start: Instant,
     done: Vec<(Phase, Duration)>,
     current: Option<(Phase, Instant)>,
+    /// Where the laps after the first begin, as places in `done`.
+    laps: Vec<usize>,
+    /// The next phase that is entered begins a lap.
+    is_lap_due: bool,
+}
+
+/// What was measured.
+#[derive(Debug, Clone)]
+pub struct Times {
+    /// From start to end.
+    pub duration: Duration,
+    /// The phases; they add up to the duration.
+    pub phases: Vec<(Phase, Duration)>,
+    laps: Vec<usize>,
+}
+
+impl Times {
+    /// The phases of each lap: together they are all phases.
+    pub fn laps(&self) -> impl Iterator<Item = &[(Phase, Duration)]> {
+        let ends = self.laps.iter().copied().chain([self.phases.len()]);
+        let begins = [0].into_iter().chain(self.laps.iter().copied());
+        begins.zip(ends).map(|(begin, end)| self.phases.get(begin..end).unwrap_or_default())
+    }
 }
 
 impl Stopwatch {
     /// Starts at `now`.
     pub fn start(now: Instant) -> Self {
-        Self { start: now, done: Vec::new(), current: None }
+        Self { start: now, done: Vec::new(), current: None, laps: Vec::new(), is_lap_due: false }
     }
 
     /// When it started.
@@ -70,13 +99,22 @@ impl Stopwatch {
     /// Enters a phase at `now`. Entering the phase one is in goes on with it.
     pub fn enter(&mut self, phase: Phase, now: Instant) {
         match self.current {
-            Some((current, _)) if current == phase => {}
+            Some((current, _)) if current == phase && !self.is_lap_due => {}
             Some((current, since)) => {
                 self.done.push((current, now.saturating_duration_since(since)));
                 self.current = Some((phase, now));
+                if self.is_lap_due {
+                    self.laps.push(self.done.len());
+                }
             }
             None => self.current = Some((phase, self.start)),
         }
+        self.is_lap_due = false;
+    }
+
+    /// The next phase that is entered begins a lap, also if it is the one that one is in. The first lap begins by itself.
+    pub fn lap(&mut self) {
+        self.is_lap_due = self.current.is_some();
     }
 
     /// The phase one is in.
@@ -89,12 +127,12 @@ impl Stopwatch {
         self.done.iter().rev().find(|(done, _)| *done == phase).map(|(_, taken)| *taken)
     }
 
-    /// Ends at `now`: the duration, and the phases, which add up to it.
-    pub fn stop(mut self, now: Instant) -> (Duration, Vec<(Phase, Duration)>) {
+    /// Ends at `now`.
+    pub fn stop(mut self, now: Instant) -> Times {
         if let Some((current, since)) = self.current.take() {
             self.done.push((current, now.saturating_duration_since(since)));
         }
-        (now.saturating_duration_since(self.start), self.done)
+        Times { duration: now.saturating_duration_since(self.start), phases: self.done, laps: self.laps }
     }
 }
 
@@ -124,9 +162,27 @@ mod tests {
         watch.enter(Phase::Connect, at(5));
         watch.enter(Phase::Connect, at(7));
         watch.enter(Phase::Wait, at(30));
-        let (duration, phases) = watch.stop(at(100));
+        let Times { duration, phases, .. } = watch.stop(at(100));
         let millis: Vec<_> = phases.iter().map(|(phase, taken)| (*phase, taken.as_millis())).collect();
         assert_eq!(millis, [(Phase::Resolve, 5), (Phase::Connect, 25), (Phase::Wait, 70)]);
         assert_eq!(phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), duration);
+    }
+
+    #[test]
+    fn laps_share_no_phase_and_leave_none_out() {
+        let start = now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut watch = Stopwatch::start(start);
+        watch.lap();
+        watch.enter(Phase::Resolve, at(1));
+        watch.enter(Phase::Wait, at(2));
+        watch.lap();
+        watch.enter(Phase::Wait, at(5));
+        watch.enter(Phase::Transfer, at(9));
+        watch.lap();
+        let times = watch.stop(at(10));
+        let laps: Vec<Vec<_>> = times.laps().map(|lap| lap.iter().map(|(phase, taken)| (*phase, taken.as_millis())).collect()).collect();
+        assert_eq!(laps, [vec![(Phase::Resolve, 2), (Phase::Wait, 3)], vec![(Phase::Wait, 4), (Phase::Transfer, 1)]]);
+        assert_eq!(Stopwatch::start(start).stop(at(1)).laps().count(), 1);
     }
 }

@@ -1,29 +1,36 @@
 //! HTTP: a request on a fresh connection, its redirects, and what is expected of the last answer.
 
+mod auth;
 mod connection;
 mod cookies;
+mod dial;
 mod exchange;
 mod expect;
+mod hops;
 mod redirect;
 mod request;
-mod watched;
+mod version;
 
 use std::time::Duration;
 
 use tokio::time::timeout_at;
 use url::Url;
-use vantage_contract::v1::{HttpProbe, HttpReport, HttpVersion, Reason, TimingSource};
+use vantage_contract::v1::{HttpProbe, HttpReport, Reason, TimingSource};
 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
-    stopwatch::{self, Phase},
+    stopwatch::{self, Phase, Times},
     target::{self, Host, Options},
     tls::Tls,
 };
+use auth::Identity;
 use cookies::Jar;
+use dial::Way;
+use exchange::{Hop, Reply, exchange};
 use expect::Expectations;
 use request::Request;
+use version::Version;
 
 /// An HTTP probe, parsed.
 pub(crate) struct Http {
@@ -33,19 +40,11 @@ pub(crate) struct Http {
     host: Host,
     request: Request,
     max_redirects: u32,
-    version: Version,
+    /// The version to speak. None: 2 or 1.1 by ALPN over TLS, 1.1 in the clear.
+    version: Option<Version>,
     max_body: u64,
     tls: Tls,
     expect: Expectations,
-}
-
-/// Which version of HTTP to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    /// 2 or 1.1 by ALPN over TLS, 1.1 in the clear.
-    Negotiated,
-    One,
-    Two,
 }
 
 impl Http {
@@ -56,23 +55,57 @@ impl Http {
         if max_redirects > 20 {
             return Err(Invalid::new("max_redirects", format!("must be 0 to 20, is {max_redirects}")));
         }
-        let version = match HttpVersion::try_from(spec.version) {
-            Ok(HttpVersion::Unspecified) => Version::Negotiated,
-            Ok(HttpVersion::HttpVersion11) => Version::One,
-            Ok(HttpVersion::HttpVersion2) => Version::Two,
-            Ok(HttpVersion::HttpVersion3) => return Err(Invalid::new("version", "3 can't be run yet")),
-            Err(_) => return Err(Invalid::new("version", format!("{} is not a version of HTTP", spec.version))),
-        };
         Ok(Self {
             request: Request::parse(spec, credentials)?,
             host: request::host_of(&url).map_err(|problem| Invalid::new("url", problem))?,
             url,
             max_redirects,
-            version,
+            version: Version::parse(spec.version)?,
             max_body: target::number("max_body_size_bytes", spec.max_body_size_bytes, 10 << 20, 1..=64 << 20)?,
             tls: Tls::parse(kind, "tls", spec.tls.as_ref())?,
             expect: Expectations::parse(spec.expect.as_ref())?,
         })
+    }
+
+    /// Asks, and asks again where an answer leads elsewhere or wants to know who is asking, until there is a last answer.
+    async fn ask(&self, run: &mut Run<'_, HttpReport>) -> Result<Reply, Failure> {
+        // Files first: what they cost is not the target's.
+        let loaded = self.tls.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;
+        let mut identity = Identity::begin(run).await?;
+        let mut url = self.url.clone();
+        let mut request = self.request.clone();
+        let mut jar = Jar::default();
+        let mut number = 0;
+        loop {
+            hops::begin(&mut run.report, number, url.as_str());
+            let hop = Hop {
+                number,
+                way: Way { url: &url, home: &self.url, version: self.version, tls: &self.tls, loaded: &loaded },
+                request: &request,
+                cookies: jar.header(&url),
+                authorization: identity.header(&url, &request)?,
+            };
+            let reply = exchange(&hop, run).await?;
+            if identity.meets(&url, &reply.head) {
+                jar.keep(&url, &reply.head.headers, stopwatch::wall());
+            } else {
+                if self.max_redirects == 0 {
+                    return Ok(reply);
+                }
+                let next = redirect::next(&url, &reply.head).map_err(|why| unexpected(&reply.act, &why))?;
+                let Some(next) = next else { return Ok(reply) };
+                if run.report.redirect_count == self.max_redirects {
+                    let why = format!("redirected to {next} after {} redirects already", self.max_redirects);
+                    return Err(unexpected(&reply.act, &why));
+                }
+                run.report.redirect_count += 1;
+                jar.keep(&url, &reply.head.headers, stopwatch::wall());
+                request.redirect(reply.head.status, &url, &next);
+                url = next;
+            }
+            number += 1;
+            run.watch.lap();
+        }
     }
 }
 
@@ -97,35 +130,14 @@ impl Probe for Http {
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
-        // Files first: what they cost is not the target's.
-        let tls = self.tls.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;
-        let mut url = self.url.clone();
-        let mut request = self.request.clone();
-        let mut jar = Jar::default();
-        let (act, mut reply) = loop {
-            let act = format!("{} {url}", request.method);
-            let hop = exchange::Hop { url: &url, home: &self.url, request: &request, cookies: jar.header(&url), version: self.version };
-            let reply = exchange::exchange(&hop, &self.tls, &tls, &act, run).await?;
-            if self.max_redirects == 0 {
-                break (act, reply);
-            }
-            let Some(next) = redirect::next(&url, &reply.head).map_err(|why| unexpected(&act, &why))? else { break (act, reply) };
-            if run.report.redirect_count == self.max_redirects {
-                return Err(unexpected(&act, &format!("redirected to {next} after {} redirects already", self.max_redirects)));
-            }
-            run.report.redirect_count += 1;
-            jar.keep(&url, &reply.head.headers, stopwatch::wall());
-            request.redirect(reply.head.status, &url, &next);
-            url = next;
-        };
-
+        let mut reply = self.ask(run).await?;
         let status = self.expect.judge_status(reply.head.status);
         let body = match &status {
-            Ok(()) => reply.body(self.max_body, self.expect.wants_body(), &act, run).await?,
+            Ok(()) => reply.body(self.max_body, self.expect.wants_body(), run).await?,
             Err(_) => {
                 // The status is the better reason, whatever becomes of the body; a millisecond, the timer's tick, before time is up.
                 let deadline = run.deadline - Duration::from_millis(1);
-                let read = timeout_at(deadline, reply.body(self.max_body, false, &act, run)).await;
+                let read = timeout_at(deadline, reply.body(self.max_body, false, run)).await;
                 read.unwrap_or(Ok(Vec::new())).unwrap_or_default()
             }
         };
@@ -133,8 +145,9 @@ impl Probe for Http {
         run.latency = Some((taken, TimingSource::User));
         if let Err(why) = status {
             run.report.excerpt = expect::excerpt(&reply.head, &body);
-            return Err(unexpected(&act, &why));
+            return Err(unexpected(&reply.act, &why));
         }
+        let act = reply.act;
         self.expect.judge_headers(&reply.head.headers).map_err(|why| unexpected(&act, &why))?;
         self.expect.judge_body(&body).map_err(|why| unexpected(&act, &why))?;
         self.expect.judge_duration(taken).map_err(|why| Failure::target(Reason::TooSlow, format!("{act}: {why}")))?;
@@ -146,6 +159,10 @@ impl Probe for Http {
         };
         Ok(format!("{act}: {}, {} bytes{redirects}", expect::status_line(reply.head.status), run.report.body_size_bytes))
     }
+
+    fn settle(report: &mut HttpReport, times: &Times) {
+        hops::settle(report, times);
+    }
 }
 
 fn unexpected(act: &str, why: &str) -> Failure {
@@ -153,75 +170,4 @@ fn unexpected(act: &str, why: &str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use vantage_contract::v1::{HttpExpectations, HttpHeaderExpectation};
-
-    use super::*;
-
-    fn parse(kind: &str, spec: HttpProbe) -> Result<Http, Invalid> {
-        Http::parse_as(kind, &spec)
-    }
-
-    fn url(kind: &str, url: &str) -> Result<String, String> {
-        parse(kind, HttpProbe { url: url.into(), ..HttpProbe::default() }).map(|http| http.target()).map_err(|invalid| invalid.to_string())
-    }
-
-    #[test]
-    fn a_url_without_a_scheme_has_the_kinds_own() {
-        assert_eq!(url("http", "example.com"), Ok("http://example.com/".into()));
-        assert_eq!(url("https", "example.com:8443/a?b#c"), Ok("https://example.com:8443/a?b".into()));
-        assert_eq!(url("http", "[::1]:8080"), Ok("http://[::1]:8080/".into()));
-        assert_eq!(url("http", "http://EXAMPLE.com:80/"), Ok("http://example.com/".into()));
-    }
-
-    #[test]
-    fn credentials_are_never_part_of_the_target() {
-        assert_eq!(url("http", "http://joe:secret@example.com/x"), Ok("http://example.com/x".into()));
-    }
-
-    #[test]
-    fn a_url_of_another_scheme_or_of_none_at_all_is_refused() {
-        assert!(url("http", "https://example.com/").unwrap_err().contains("must begin with http://"));
-        assert!(url("https", "ftp://example.com/").unwrap_err().contains("must begin with https://"));
-        for wrong in ["", "http://", "http://a b/", "http://example.com:99999/", "http://x\n/", &format!("http://a/{}", "b".repeat(8192))] {
-            let error = url("http", wrong).unwrap_err();
-            assert!(error.starts_with("url: "), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_sent_or_expected_is_refused_by_field() {
-        let field = |spec: HttpProbe| parse("http", HttpProbe { url: "a".into(), ..spec }).err().map(|invalid| invalid.field);
-        let headers = |name: &str, value: &str| HttpProbe { headers: [(name.into(), value.into())].into(), ..HttpProbe::default() };
-        let expect = |expect: HttpExpectations| HttpProbe { expect: Some(expect), ..HttpProbe::default() };
-        assert_eq!(field(HttpProbe { method: "get".into(), ..HttpProbe::default() }).as_deref(), Some("method"));
-        assert_eq!(field(HttpProbe { method: "CONNECT".into(), ..HttpProbe::default() }).as_deref(), Some("method"));
-        assert_eq!(field(HttpProbe { method: "a b".into(), ..HttpProbe::default() }).as_deref(), Some("method"));
-        assert_eq!(field(headers("a b", "c")).as_deref(), Some("headers"));
-        assert_eq!(field(headers("a", "b\r\nc: d")).as_deref(), Some("headers"));
-        assert_eq!(field(headers("Content-Length", "5")).as_deref(), Some("headers"));
-        assert_eq!(field(headers("Host", "user@example.com")).as_deref(), Some("headers"));
-        assert_eq!(field(headers("Host", "example.com")), None);
-        assert_eq!(field(HttpProbe { body: "x".repeat((1 << 20) + 1), ..HttpProbe::default() }).as_deref(), Some("body"));
-        assert_eq!(field(HttpProbe { max_redirects: Some(21), ..HttpProbe::default() }).as_deref(), Some("max_redirects"));
-        assert_eq!(field(HttpProbe { version: 3, ..HttpProbe::default() }).as_deref(), Some("version"));
-        assert_eq!(
-            field(HttpProbe { max_body_size_bytes: (64 << 20) + 1, ..HttpProbe::default() }).as_deref(),
-            Some("max_body_size_bytes")
-        );
-        assert_eq!(field(expect(HttpExpectations { status: vec![200, 99], ..Default::default() })).as_deref(), Some("expect.status[1]"));
-        assert_eq!(
-            field(expect(HttpExpectations { body_matches: vec!["(".into()], ..Default::default() })).as_deref(),
-            Some("expect.body_matches[0]")
-        );
-        assert_eq!(
-            field(expect(HttpExpectations { body_lacks: vec![String::new()], ..Default::default() })).as_deref(),
-            Some("expect.body_lacks[0]")
-        );
-        let header = HttpHeaderExpectation { name: "a b".into(), ..Default::default() };
-        assert_eq!(
-            field(expect(HttpExpectations { headers: vec![header], ..Default::default() })).as_deref(),
-            Some("expect.headers[0].name")
-        );
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::connection::MAX_INTERIM;
+use super::MAX_INTERIM;
 use crate::stopwatch;
 
 /// The preface of a client of HTTP/2 (RFC 9113 section 3.4).

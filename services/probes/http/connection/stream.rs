@@ -1,4 +1,4 @@
-//! A connection of hyper that lives in its owner's future and nowhere else: when a run is dropped, nothing is left behind.
+//! A connection of hyper, over a stream of bytes: HTTP/1.1 or HTTP/2.
 
 use std::{
     convert::Infallible,
@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use http::{Request, Response};
+use http::{Request, response};
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::{http1, http2},
@@ -18,28 +18,29 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::watched::{Framing, Shared, Watched};
+use super::{
+    BUDGET, MAX_FIELDS, MAX_HEAD,
+    failure::failure,
+    watched::{Framing, Shared, Watched},
+};
 use crate::{
+    failure::Failure,
+    http::version::Version,
     net::stream::Stream,
     stopwatch::{Phase, Stopwatch},
 };
 
-/// The longest header section that is read, in bytes and in fields.
-pub(super) const MAX_HEAD: usize = 64 << 10;
-pub(super) const MAX_FIELDS: usize = 256;
-
 /// What HTTP/2 may send before it is asked to go on (RFC 9113 section 5.2): the most that lies in memory unread.
 const WINDOW: u32 = 1 << 20;
 
-/// How many interim answers (1xx) are listened to. More is a way never to answer.
-pub(super) const MAX_INTERIM: u32 = 20;
-
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A connection, ready for one request.
-pub(super) struct Connection {
+/// A connection, ready for a request.
+pub(in crate::http) struct Connection {
     sender: Sender,
-    pub(super) life: Life,
+    /// What comes of the answer's body.
+    body: Option<Incoming>,
+    life: Life,
 }
 
 enum Sender {
@@ -51,64 +52,87 @@ enum Sender {
 pub(super) struct Life {
     tasks: FuturesUnordered<Task>,
     born: UnboundedReceiver<Task>,
-    /// Whether HTTP/2 is spoken.
-    pub(super) two: bool,
+    pub(super) version: Version,
     pub(super) notes: Shared,
 }
 
 impl Connection {
-    /// Begins HTTP on `stream`. An error comes with what tells how the connection ended.
-    pub(super) async fn begin(stream: Stream, two: bool, watch: &mut Stopwatch, budget: u64) -> Result<Self, (hyper::Error, Life)> {
+    /// Begins HTTP on `stream`.
+    pub(super) async fn begin(stream: Stream, version: Version, act: &str, watch: &mut Stopwatch) -> Result<Self, Failure> {
         let notes = Shared::default();
-        notes.lock().budget = budget;
+        notes.lock().budget = BUDGET;
         let (bearer, born) = unbounded_channel();
         let local = Local(bearer);
-        let mut life = Life { tasks: FuturesUnordered::new(), born, two, notes: notes.clone() };
-        let sender = if two {
-            let io = TokioIo::new(Watched::new(stream, Framing::two(), notes));
-            let mut builder = http2::Builder::new(local.clone());
-            builder
-                .initial_stream_window_size(WINDOW)
-                .initial_connection_window_size(WINDOW)
-                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-            let (sender, connection) = match life.beside(watch, builder.handshake(io)).await {
-                Ok(begun) => begun,
-                Err(error) => return Err((error, life)),
-            };
-            // An error of the connection comes out of the request, too.
-            local.execute(async move { drop(connection.await) });
-            Sender::Two(sender)
-        } else {
-            let io = TokioIo::new(Watched::new(stream, Framing::One, notes));
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
-            let (sender, connection) = match builder.handshake(io).await {
-                Ok(begun) => begun,
-                Err(error) => return Err((error, life)),
-            };
-            local.execute(async move { drop(connection.await) });
-            Sender::One(sender)
+        let mut life = Life { tasks: FuturesUnordered::new(), born, version, notes: notes.clone() };
+        let sender = match version {
+            Version::One => {
+                let io = TokioIo::new(Watched::new(stream, Framing::One, notes));
+                let mut builder = http1::Builder::new();
+                builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
+                let (sender, connection) = builder.handshake(io).await.map_err(|error| failure(act, &error, &life))?;
+                // An error of the connection comes out of the request, too.
+                local.execute(async move { drop(connection.await) });
+                Sender::One(sender)
+            }
+            Version::Two => {
+                let io = TokioIo::new(Watched::new(stream, Framing::two(), notes));
+                let mut builder = http2::Builder::new(local.clone());
+                builder
+                    .initial_stream_window_size(WINDOW)
+                    .initial_connection_window_size(WINDOW)
+                    .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+                let begun = life.beside(watch, builder.handshake(io)).await;
+                let (sender, connection) = begun.map_err(|error| failure(act, &error, &life))?;
+                local.execute(async move { drop(connection.await) });
+                Sender::Two(sender)
+            }
         };
-        Ok(Self { sender, life })
+        Ok(Self { sender, body: None, life })
     }
 
-    /// Sends the request and waits for the head of the answer.
-    pub(super) async fn send(&mut self, mut request: Request<Bytes>, watch: &mut Stopwatch) -> hyper::Result<Response<Incoming>> {
+    pub(super) async fn ask(&mut self, mut request: Request<Bytes>, act: &str, watch: &mut Stopwatch) -> Result<response::Parts, Failure> {
         let notes = self.life.notes.clone();
         hyper::ext::on_informational(&mut request, move |_| notes.lock().interim += 1);
         let notes = self.life.notes.clone();
         notes.lock().handed = request.body().is_empty();
         let request = request.map(|bytes| Outgoing { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), notes });
-        match &mut self.sender {
+        let answer = match &mut self.sender {
             Sender::One(sender) => self.life.beside(watch, sender.send_request(request)).await,
             Sender::Two(sender) => self.life.beside(watch, sender.send_request(request)).await,
+        };
+        let (head, body) = answer.map_err(|error| failure(act, &error, &self.life))?.into_parts();
+        self.body = Some(body);
+        Ok(head)
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.life.version
+    }
+
+    pub(super) fn allow(&mut self, body: u64) {
+        // Chunks of one byte are five times as long on the wire.
+        let mut notes = self.life.notes.lock();
+        notes.budget = notes.read + body.saturating_mul(8) + BUDGET;
+    }
+
+    pub(super) fn promised(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.size_hint().lower())
+    }
+
+    pub(super) async fn data(&mut self, act: &str, watch: &mut Stopwatch) -> Result<Option<Bytes>, Failure> {
+        let Some(body) = &mut self.body else { return Ok(None) };
+        let chunk = poll_fn(|cx| poll_data(body, cx));
+        match self.life.beside(watch, chunk).await {
+            None => Ok(None),
+            Some(Err(error)) => Err(failure(act, &error, &self.life)),
+            Some(Ok(chunk)) => Ok(Some(chunk)),
         }
     }
 }
 
 impl Life {
     /// Does `work` while the connection lives, and enters the phases as the connection shows them.
-    pub(super) async fn beside<T>(&mut self, watch: &mut Stopwatch, work: impl Future<Output = T>) -> T {
+    async fn beside<T>(&mut self, watch: &mut Stopwatch, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
             let mut polled = work.as_mut().poll(cx);
@@ -160,7 +184,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Local {
 }
 
 /// A body that notes when it has been handed over.
-pub(super) struct Outgoing {
+struct Outgoing {
     bytes: Option<Bytes>,
     notes: Shared,
 }
@@ -185,7 +209,7 @@ impl Body for Outgoing {
 }
 
 /// The next chunk of data of a body; trailers are read and not looked at. None: that was all.
-pub(super) fn poll_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
+fn poll_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
     loop {
         match ready!(Pin::new(&mut *body).poll_frame(cx)) {
             None => return Poll::Ready(None),

@@ -1,0 +1,79 @@
+//! A connection on which HTTP is spoken, whatever the version: what an exchange needs to know of it.
+
+mod failure;
+mod stream;
+mod watched;
+
+use bytes::Bytes;
+use http::response;
+
+use super::{dial::Line, version::Version};
+use crate::{failure::Failure, stopwatch::Stopwatch};
+
+/// The longest header section that is read, in bytes and in fields.
+const MAX_HEAD: usize = 64 << 10;
+const MAX_FIELDS: usize = 256;
+
+/// How much may come before the answer's head is whole: the head, interim answers, the chatter of HTTP/2.
+const BUDGET: u64 = 256 << 10;
+
+/// How many interim answers (1xx) are listened to. More is a way never to answer.
+const MAX_INTERIM: u32 = 20;
+
+/// A connection, ready for a request. It lives in its owner's future and nowhere else: when a run is dropped, nothing is left behind.
+///
+/// Its methods enter the phases of an exchange as the connection shows them: `wait` when the request has left, `transfer` when the answer
+/// begins. `act` is what is being done, with its subject: "GET http://example.com/".
+pub(super) enum Connection {
+    /// HTTP/1.1 or HTTP/2 over a stream of bytes.
+    Stream(Box<stream::Connection>),
+}
+
+impl Connection {
+    /// Begins to speak HTTP.
+    pub(super) async fn begin(line: Line, act: &str, watch: &mut Stopwatch) -> Result<Self, Failure> {
+        match line {
+            Line::Stream(stream, version) => Ok(Self::Stream(Box::new(stream::Connection::begin(stream, version, act, watch).await?))),
+        }
+    }
+
+    /// Sends the request and waits for the head of the answer.
+    pub(super) async fn ask(
+        &mut self,
+        request: http::Request<Bytes>,
+        act: &str,
+        watch: &mut Stopwatch,
+    ) -> Result<response::Parts, Failure> {
+        match self {
+            Self::Stream(connection) => connection.ask(request, act, watch).await,
+        }
+    }
+
+    /// The version that is spoken.
+    pub(super) fn version(&self) -> Version {
+        match self {
+            Self::Stream(connection) => connection.version(),
+        }
+    }
+
+    /// Lets a body of so many bytes come, after the head of the answer.
+    pub(super) fn allow(&mut self, body: u64) {
+        match self {
+            Self::Stream(connection) => connection.allow(body),
+        }
+    }
+
+    /// How many bytes of the body are sure to come.
+    pub(super) fn promised(&self) -> u64 {
+        match self {
+            Self::Stream(connection) => connection.promised(),
+        }
+    }
+
+    /// The next of the body, after the head of the answer. None: that was all.
+    pub(super) async fn data(&mut self, act: &str, watch: &mut Stopwatch) -> Result<Option<Bytes>, Failure> {
+        match self {
+            Self::Stream(connection) => connection.data(act, watch).await,
+        }
+    }
+}
