@@ -65,7 +65,8 @@ const ONE_HOP: [Phase; 5] = [Phase::Resolve, Phase::Connect, Phase::Send, Phase:
 async fn successes_pass_by_default_and_show_what_was_seen() {
     for status in [200, 201, 299] {
         let answer = format!("HTTP/1.1 {status} Fine\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nhello");
-        let server = Server::answering(answer).await;
+        let size = answer.len();
+        let (server, requests) = Server::scripted(move |_, _| answer.clone()).await;
         let sight = ask(get(server.url("/a?b=c#d"))).await;
         assert_eq!(names(&sight), ONE_HOP);
         assert!(sight.latency.unwrap().0 <= sight.duration);
@@ -74,6 +75,9 @@ async fn successes_pass_by_default_and_show_what_was_seen() {
         assert_eq!(report.content_type, "text/plain; charset=utf-8");
         assert_eq!(report.header_size_bytes, (12 + 25 + 14 + 1) as u64);
         assert_eq!(report.final_url, server.url("/a?b=c"));
+        assert_eq!((report.remote_address.as_str(), report.kernel_round_trip.is_some()), (&*server.address.to_string(), true));
+        assert!(report.local_address.starts_with("127.0.0.1:") && report.local_address != report.remote_address);
+        assert_eq!((report.sent_bytes, report.received_bytes), (requests.all()[0].len() as u64, size as u64));
         assert_eq!((report.tls, report.excerpt.as_str()), (None, ""));
     }
 }

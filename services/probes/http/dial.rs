@@ -75,6 +75,8 @@ async fn reach(host: &Host, port: u16, run: &mut Run<'_, HttpReport>) -> Result<
     run.report.tls = None;
     run.report.remote_address.clear();
     run.report.local_address.clear();
+    run.report.kernel_round_trip = None;
+    (run.report.sent_bytes, run.report.received_bytes) = (0, 0);
     let remote = run.resolve_port(host, port).await?;
     run.report.remote_address = remote.to_string();
     run.enter(Phase::Connect);

@@ -47,9 +47,9 @@ pub(super) async fn exchange(hop: &Hop<'_>, run: &mut Run<'_, HttpReport>) -> Re
     let line = dialled?;
     run.enter(Phase::Send);
     hop.way.url.as_str().clone_into(&mut run.report.final_url);
-    let mut connection = Connection::begin(line, &act, &mut run.watch).await?;
+    let mut connection = Connection::begin(line, &act, run).await?;
     let request = hop.request(connection.version()).map_err(|why| unexpected(&act, &why))?;
-    let head = connection.ask(request, &act, &mut run.watch).await?;
+    let head = connection.ask(request, &act, run).await?;
     tell(&head, hop.number, &mut run.report);
     Ok(Reply { act, head, number: hop.number, connection })
 }
@@ -122,7 +122,7 @@ impl Reply {
         self.connection.allow(limit);
         let keep = if wanted { usize::try_from(limit).unwrap_or(usize::MAX) } else { KEPT };
         let mut kept = Vec::new();
-        while let Some(chunk) = self.connection.data(&self.act, &mut run.watch).await? {
+        while let Some(chunk) = self.connection.data(&self.act, run).await? {
             let size = (run.report.body_size_bytes + chunk.len() as u64).min(limit + 1);
             run.report.body_size_bytes = size;
             if let Some(hop) = run.report.hops.get_mut(self.number) {

@@ -6,9 +6,10 @@ mod watched;
 
 use bytes::Bytes;
 use http::response;
+use vantage_contract::v1::HttpReport;
 
 use super::{dial::Line, version::Version};
-use crate::{failure::Failure, stopwatch::Stopwatch};
+use crate::{Run, failure::Failure};
 
 /// The longest header section that is read, in bytes and in fields.
 const MAX_HEAD: usize = 64 << 10;
@@ -23,7 +24,8 @@ const MAX_INTERIM: u32 = 20;
 /// A connection, ready for a request. It lives in its owner's future and nowhere else: when a run is dropped, nothing is left behind.
 ///
 /// Its methods enter the phases of an exchange as the connection shows them: `wait` when the request has left, `transfer` when the answer
-/// begins. `act` is what is being done, with its subject: "GET http://example.com/".
+/// begins; and they keep the report's count of bytes, so that a run that ends in the middle has it. `act` is what is being done, with its
+/// subject: "GET http://example.com/".
 pub(super) enum Connection {
     /// HTTP/1.1 or HTTP/2 over a stream of bytes.
     Stream(Box<stream::Connection>),
@@ -31,9 +33,9 @@ pub(super) enum Connection {
 
 impl Connection {
     /// Begins to speak HTTP.
-    pub(super) async fn begin(line: Line, act: &str, watch: &mut Stopwatch) -> Result<Self, Failure> {
+    pub(super) async fn begin(line: Line, act: &str, run: &mut Run<'_, HttpReport>) -> Result<Self, Failure> {
         match line {
-            Line::Stream(stream, version) => Ok(Self::Stream(Box::new(stream::Connection::begin(stream, version, act, watch).await?))),
+            Line::Stream(stream, version) => Ok(Self::Stream(Box::new(stream::Connection::begin(stream, version, act, run).await?))),
         }
     }
 
@@ -42,10 +44,10 @@ impl Connection {
         &mut self,
         request: http::Request<Bytes>,
         act: &str,
-        watch: &mut Stopwatch,
+        run: &mut Run<'_, HttpReport>,
     ) -> Result<response::Parts, Failure> {
         match self {
-            Self::Stream(connection) => connection.ask(request, act, watch).await,
+            Self::Stream(connection) => connection.ask(request, act, run).await,
         }
     }
 
@@ -71,9 +73,9 @@ impl Connection {
     }
 
     /// The next of the body, after the head of the answer. None: that was all.
-    pub(super) async fn data(&mut self, act: &str, watch: &mut Stopwatch) -> Result<Option<Bytes>, Failure> {
+    pub(super) async fn data(&mut self, act: &str, run: &mut Run<'_, HttpReport>) -> Result<Option<Bytes>, Failure> {
         match self {
-            Self::Stream(connection) => connection.data(act, watch).await,
+            Self::Stream(connection) => connection.data(act, run).await,
         }
     }
 }

@@ -17,6 +17,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use vantage_contract::v1::HttpReport;
 
 use super::{
     BUDGET, MAX_FIELDS, MAX_HEAD,
@@ -24,10 +25,11 @@ use super::{
     watched::{Framing, Shared, Watched},
 };
 use crate::{
+    Run,
     failure::Failure,
     http::version::Version,
     net::stream::Stream,
-    stopwatch::{Phase, Stopwatch},
+    stopwatch::{Phase, to_proto},
 };
 
 /// What HTTP/2 may send before it is asked to go on (RFC 9113 section 5.2): the most that lies in memory unread.
@@ -58,7 +60,7 @@ pub(super) struct Life {
 
 impl Connection {
     /// Begins HTTP on `stream`.
-    pub(super) async fn begin(stream: Stream, version: Version, act: &str, watch: &mut Stopwatch) -> Result<Self, Failure> {
+    pub(super) async fn begin(stream: Stream, version: Version, act: &str, run: &mut Run<'_, HttpReport>) -> Result<Self, Failure> {
         let notes = Shared::default();
         notes.lock().budget = BUDGET;
         let (bearer, born) = unbounded_channel();
@@ -81,7 +83,7 @@ impl Connection {
                     .initial_stream_window_size(WINDOW)
                     .initial_connection_window_size(WINDOW)
                     .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-                let begun = life.beside(watch, builder.handshake(io)).await;
+                let begun = life.beside(run, builder.handshake(io)).await;
                 let (sender, connection) = begun.map_err(|error| failure(act, &error, &life))?;
                 local.execute(async move { drop(connection.await) });
                 Sender::Two(sender)
@@ -90,15 +92,20 @@ impl Connection {
         Ok(Self { sender, body: None, life })
     }
 
-    pub(super) async fn ask(&mut self, mut request: Request<Bytes>, act: &str, watch: &mut Stopwatch) -> Result<response::Parts, Failure> {
+    pub(super) async fn ask(
+        &mut self,
+        mut request: Request<Bytes>,
+        act: &str,
+        run: &mut Run<'_, HttpReport>,
+    ) -> Result<response::Parts, Failure> {
         let notes = self.life.notes.clone();
         hyper::ext::on_informational(&mut request, move |_| notes.lock().interim += 1);
         let notes = self.life.notes.clone();
         notes.lock().handed = request.body().is_empty();
         let request = request.map(|bytes| Outgoing { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), notes });
         let answer = match &mut self.sender {
-            Sender::One(sender) => self.life.beside(watch, sender.send_request(request)).await,
-            Sender::Two(sender) => self.life.beside(watch, sender.send_request(request)).await,
+            Sender::One(sender) => self.life.beside(run, sender.send_request(request)).await,
+            Sender::Two(sender) => self.life.beside(run, sender.send_request(request)).await,
         };
         let (head, body) = answer.map_err(|error| failure(act, &error, &self.life))?.into_parts();
         self.body = Some(body);
@@ -119,10 +126,10 @@ impl Connection {
         self.body.as_ref().map_or(0, |body| body.size_hint().lower())
     }
 
-    pub(super) async fn data(&mut self, act: &str, watch: &mut Stopwatch) -> Result<Option<Bytes>, Failure> {
+    pub(super) async fn data(&mut self, act: &str, run: &mut Run<'_, HttpReport>) -> Result<Option<Bytes>, Failure> {
         let Some(body) = &mut self.body else { return Ok(None) };
         let chunk = poll_fn(|cx| poll_data(body, cx));
-        match self.life.beside(watch, chunk).await {
+        match self.life.beside(run, chunk).await {
             None => Ok(None),
             Some(Err(error)) => Err(failure(act, &error, &self.life)),
             Some(Ok(chunk)) => Ok(Some(chunk)),
@@ -132,7 +139,7 @@ impl Connection {
 
 impl Life {
     /// Does `work` while the connection lives, and enters the phases as the connection shows them.
-    async fn beside<T>(&mut self, watch: &mut Stopwatch, work: impl Future<Output = T>) -> T {
+    async fn beside<T>(&mut self, run: &mut Run<'_, HttpReport>, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
             let mut polled = work.as_mut().poll(cx);
@@ -141,7 +148,7 @@ impl Life {
             if polled.is_pending() {
                 polled = work.as_mut().poll(cx);
             }
-            self.enter_phases(watch);
+            self.tell(run);
             polled
         })
         .await
@@ -161,14 +168,18 @@ impl Life {
         }
     }
 
-    fn enter_phases(&self, watch: &mut Stopwatch) {
+    /// Enters the phases and fills in the report, as far as the connection has come.
+    fn tell(&self, run: &mut Run<'_, HttpReport>) {
         let notes = self.notes.lock();
-        if let (Some(Phase::Send), Some(sent)) = (watch.phase(), notes.sent) {
-            watch.enter(Phase::Wait, sent);
+        if let (Some(Phase::Send), Some(sent)) = (run.watch.phase(), notes.sent) {
+            run.watch.enter(Phase::Wait, sent);
         }
-        if let (Some(Phase::Wait), Some(answered)) = (watch.phase(), notes.answered) {
-            watch.enter(Phase::Transfer, answered);
+        if let (Some(Phase::Wait), Some(answered)) = (run.watch.phase(), notes.answered) {
+            run.watch.enter(Phase::Transfer, answered);
         }
+        run.report.sent_bytes = notes.wrote;
+        run.report.received_bytes = notes.read;
+        run.report.kernel_round_trip = notes.round_trip.map(to_proto);
     }
 }
 

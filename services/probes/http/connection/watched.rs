@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -13,7 +14,10 @@ use tokio::{
 };
 
 use super::MAX_INTERIM;
-use crate::stopwatch;
+use crate::{
+    net::{stream::Stream, tcp::kernel_round_trip},
+    stopwatch,
+};
 
 /// The preface of a client of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: u64 = 24;
@@ -33,12 +37,15 @@ pub(super) struct Notes {
     pub(super) end: Option<End>,
     /// The first bytes of the answer.
     pub(super) beginning: Vec<u8>,
-    /// Bytes that came.
+    /// Bytes that came, and that were handed over to be sent.
     pub(super) read: u64,
+    pub(super) wrote: u64,
     /// Bytes that may come.
     pub(super) budget: u64,
     /// Interim answers (1xx) that came.
     pub(super) interim: u32,
+    /// The kernel's smoothed round trip, as the answer began.
+    pub(super) round_trip: Option<Duration>,
 }
 
 /// How a connection ended.
@@ -77,23 +84,23 @@ impl Framing {
 }
 
 /// The connection.
-pub(super) struct Watched<S> {
-    stream: S,
+pub(super) struct Watched {
+    stream: Stream,
     framing: Framing,
     notes: Shared,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, framing: Framing, notes: Shared) -> Self {
+impl Watched {
+    pub(super) fn new(stream: Stream, framing: Framing, notes: Shared) -> Self {
         Self { stream, framing, notes }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { stream, framing, notes } = self.get_mut();
         let before = buffer.filled().len();
-        let polled = Pin::new(stream).poll_read(cx, buffer);
+        let polled = Pin::new(&mut *stream).poll_read(cx, buffer);
         if polled.is_pending() {
             return Poll::Pending;
         }
@@ -122,6 +129,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if begins && notes.answered.is_none() {
             let now = stopwatch::now();
             notes.answered = Some(now);
+            notes.round_trip = kernel_round_trip(stream.tcp());
             // Some answer before they have heard the whole question.
             notes.sent.get_or_insert(now);
         }
@@ -129,7 +137,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { stream, framing, notes } = self.get_mut();
         let polled = Pin::new(stream).poll_write(cx, bytes);
@@ -137,6 +145,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             let now = stopwatch::now();
             let mut notes = notes.lock();
             notes.written = Some(now);
+            notes.wrote += *written as u64;
             let written = bytes.get(..*written).unwrap_or_default();
             if let Framing::Two { outgoing, .. } = framing
                 && outgoing.feed(written, |frame| frame.is_over && frame.ends_stream())
