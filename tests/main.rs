@@ -18,6 +18,7 @@ mod ntp;
 mod overload;
 mod pair;
 mod ping;
+mod race;
 mod real;
 mod tcp;
 mod traceroute;

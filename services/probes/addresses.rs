@@ -20,7 +20,7 @@ pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Option
     let start = stopwatch::now();
     let deadline = start + options.timeout;
     match options.selection {
-        Selection::First => run::conduct(probe, world, options, deadline, None, wrap).await,
+        Selection::First | Selection::HappyEyeballs => run::conduct(probe, world, options, deadline, None, wrap).await,
         // Its room is not that of every run.
         Selection::All(required) => Box::pin(conduct_all(probe, world, options, start, required, wrap)).await,
     }

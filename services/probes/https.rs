@@ -17,6 +17,8 @@ impl Probe for Https {
     type Spec = HttpProbe;
     type Report = HttpReport;
 
+    const CONNECTS: bool = true;
+
     fn parse(spec: &HttpProbe, _: &Options) -> Result<Self, Invalid> {
         Ok(Self(Http::parse_as("https", spec)?))
     }

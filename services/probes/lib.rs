@@ -6,6 +6,7 @@
 //! `wire` is pure bytes; `net` is the only folder that opens sockets; kinds use both and never each other, except `https` that is `http`.
 
 mod addresses;
+mod connect;
 pub mod failure;
 pub mod net;
 pub mod run;
@@ -38,6 +39,9 @@ pub trait Probe: Sized + Send + Sync {
 
     /// The timeout where the check names none.
     const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+    /// Whether it connects by TCP, so that addresses can race to be the first (`addresses: happy_eyeballs`).
+    const CONNECTS: bool = false;
 
     /// Parses once, at the border: what comes out can be run. `options` are the shared fields of the same check.
     fn parse(spec: &Self::Spec, options: &Options) -> Result<Self, Invalid>;
@@ -88,6 +92,7 @@ macro_rules! kinds {
                 match spec {
                     $(Spec::$variant(spec) => {
                         let options = Options::parse(probe, <$plan as Probe>::DEFAULT_TIMEOUT)?;
+                        options.selection.fits(<$plan as Probe>::CONNECTS, $name)?;
                         let plan = <$plan as Probe>::parse(spec, &options)
                             .map_err(|invalid| Invalid::new(format!("{}.{}", $name, invalid.field), invalid.problem))?;
                         Ok((Self::$variant(Box::new(plan)), options))

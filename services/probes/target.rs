@@ -117,6 +117,8 @@ pub enum Selection {
     First,
     /// Each, and so many have to pass.
     All(Required),
+    /// That which connects first (RFC 8305).
+    HappyEyeballs,
 }
 
 /// How many of a target's addresses have to pass.
@@ -147,9 +149,21 @@ impl Selection {
                     Err(Invalid::new("require", format!("must be \"all\", \"any\" or a number from 1 to {MAX_ADDRESSES}, is {require:?}")))
                 }
             },
-            Ok(AddressSelection::HappyEyeballs) => Err(Invalid::new("addresses", "happy_eyeballs can't be run yet")),
+            Ok(AddressSelection::HappyEyeballs) if require.is_empty() => Ok(Self::HappyEyeballs),
+            Ok(AddressSelection::HappyEyeballs) => {
+                Err(Invalid::new("require", "means nothing where one address is enough: it goes with addresses \"all\""))
+            }
             Err(_) => Err(Invalid::new("addresses", format!("{} is not a selection", probe.addresses))),
         }
+    }
+
+    /// Refuses a race for a kind that does not connect.
+    pub(crate) fn fits(self, connects: bool, kind: &str) -> Result<(), Invalid> {
+        if self == Self::HappyEyeballs && !connects {
+            let problem = format!("happy_eyeballs is for what connects by TCP (tcp, http, https), and {kind} does not");
+            return Err(Invalid::new("addresses", problem));
+        }
+        Ok(())
     }
 }
 

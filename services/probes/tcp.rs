@@ -2,14 +2,17 @@
 
 mod conversation;
 
+use std::net::SocketAddr;
+
 use vantage_contract::v1::{Reason, TcpProbe, TcpReport, TimingSource, TlsReport};
 
 use crate::{
     Probe, Run,
+    connect::Connection,
     failure::{Failure, Invalid},
     net::{self, stream::Stream},
     stopwatch::{self, Phase},
-    target::{self, Host, Options},
+    target::{self, Host, Options, Selection},
     tls::Tls,
 };
 use conversation::{Conversation, Secured, Step};
@@ -29,11 +32,17 @@ impl Probe for Tcp {
     type Spec = TcpProbe;
     type Report = TcpReport;
 
-    fn parse(spec: &TcpProbe, _: &Options) -> Result<Self, Invalid> {
+    const CONNECTS: bool = true;
+
+    fn parse(spec: &TcpProbe, options: &Options) -> Result<Self, Invalid> {
         let tls = spec.tls.as_ref().map(|options| Tls::parse("tcp", "tls", Some(options))).transpose()?;
         let steps = conversation::parse(&spec.steps, tls.is_some())?;
         if spec.expect_closed && (tls.is_some() || !steps.is_empty()) {
             return Err(Invalid::new("expect_closed", "means nothing together with tls or steps: a closed port says nothing"));
+        }
+        if spec.expect_closed && options.selection == Selection::HappyEyeballs {
+            let problem = "means nothing with addresses \"happy_eyeballs\", which look for one that is open: it goes with \"all\"";
+            return Err(Invalid::new("expect_closed", problem));
         }
         let max_read = target::number("max_read_size_bytes", spec.max_read_size_bytes, 64 << 10, 1..=16 << 20)?;
         Ok(Self {
@@ -62,23 +71,20 @@ impl Probe for Tcp {
         // Files first: what they cost is not the target's.
         let (tls, steps) = self.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;
 
-        let remote = run.resolve_port(&self.host, self.port).await?;
-        run.enter(Phase::Connect);
-        let before = stopwatch::now();
-        let stream = match net::tcp::connect(remote, run.options.source).await {
-            Ok(stream) => stream,
+        let Connection { stream, remote, taken } = match run.connect(&self.host, self.port).await {
+            Ok(connection) => connection,
             Err(error) => {
                 run.report.error = error.icmp;
                 if self.expect_closed && error.failure.reason == Reason::Refused {
-                    return Ok(format!("{remote} is closed, as expected"));
+                    let closed = run.address.map_or_else(|| self.target(), |address| SocketAddr::new(address, self.port).to_string());
+                    return Ok(format!("{closed} is closed, as expected"));
                 }
                 return Err(error.failure);
             }
         };
-        let after = stopwatch::now();
-        run.latency = Some((after - before, TimingSource::User));
+        run.latency = Some((taken, TimingSource::User));
         run.report.connected = true;
-        run.report.connect_time = Some(stopwatch::to_proto(after - before));
+        run.report.connect_time = Some(stopwatch::to_proto(taken));
         run.report.kernel_round_trip = net::tcp::kernel_round_trip(&stream).map(stopwatch::to_proto);
         run.report.local_address = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
         run.report.remote_address = remote.to_string();

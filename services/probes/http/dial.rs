@@ -6,8 +6,9 @@ use vantage_contract::v1::{HttpReport, TlsReport};
 use super::{request, unexpected, version::Version};
 use crate::{
     Run,
+    connect::Connection,
     failure::Failure,
-    net::{self, stream::Stream},
+    net::stream::Stream,
     stopwatch::Phase,
     target::Host,
     tls::{self, Loaded, Tls},
@@ -77,10 +78,8 @@ async fn reach(host: &Host, port: u16, run: &mut Run<'_, HttpReport>) -> Result<
     run.report.local_address.clear();
     run.report.kernel_round_trip = None;
     (run.report.sent_bytes, run.report.received_bytes) = (0, 0);
-    let remote = run.resolve_port(host, port).await?;
+    let Connection { stream, remote, .. } = run.connect(host, port).await?;
     run.report.remote_address = remote.to_string();
-    run.enter(Phase::Connect);
-    let stream = net::tcp::connect(remote, run.options.source).await?;
     run.report.local_address = stream.local_addr().map(|local| local.to_string()).unwrap_or_default();
     Ok(stream)
 }

@@ -113,6 +113,8 @@ impl Probe for Http {
     type Spec = HttpProbe;
     type Report = HttpReport;
 
+    const CONNECTS: bool = true;
+
     fn parse(spec: &HttpProbe, _: &Options) -> Result<Self, Invalid> {
         Self::parse_as("http", spec)
     }

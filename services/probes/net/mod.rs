@@ -9,6 +9,7 @@ mod filter;
 pub(crate) mod icmp;
 mod names;
 pub(crate) mod ports;
+pub(crate) mod race;
 pub(crate) mod random;
 pub mod resolve;
 mod settings;

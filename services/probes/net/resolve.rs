@@ -3,6 +3,8 @@
 //! The settings are the system's (resolv.conf and hosts file, read again when they change). The asking is ours, over connected sockets:
 //! a closed port at the resolver is told from its silence, and SERVFAIL from a name that does not exist.
 
+mod each;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -62,6 +64,35 @@ struct Plan<'a> {
     end: Instant,
 }
 
+/// How far a name is resolved before anybody is asked.
+enum Begun<'h> {
+    /// It is an address, or this machine knows it.
+    Known(Vec<IpAddr>),
+    Search(Box<Search<'h>>),
+}
+
+/// Whom to ask for which names.
+struct Search<'h> {
+    /// The name as the check has it.
+    text: &'h str,
+    /// The names to ask for, one after the other.
+    candidates: Vec<Name>,
+    settings: Settings,
+    /// How much time there was when it began.
+    left: Duration,
+    /// When the last answer has to be there.
+    end: Instant,
+}
+
+impl Settings {
+    /// How to ask for an address with so much time left.
+    fn plan(&self, left: Duration, end: Instant) -> Plan<'_> {
+        let tries = self.servers.len() * self.attempts;
+        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
+        Plan { servers: &self.servers, gap: self.timeout.min(left / share), tries, edns_size: self.edns_size, end }
+    }
+}
+
 /// Why a name has no address; the graver the later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trouble {
@@ -93,6 +124,18 @@ impl Trouble {
     fn graver(self, other: Self) -> Self {
         if other.gravity() > self.gravity() { other } else { self }
     }
+
+    /// What it makes of a run that asked for addresses of the name.
+    fn of_name(self, text: &str, family: Family) -> Failure {
+        match self {
+            Self::NoSuchName => not_resolved(format!("resolve {text}: the name does not exist")),
+            Self::NoAddress => not_resolved(match family {
+                Family::Any => format!("resolve {text}: the name exists, but has no address"),
+                family => format!("resolve {text}: there is no {} address", family_name(family)),
+            }),
+            Self::Failed(failure) => blame(text, failure),
+        }
+    }
 }
 
 impl Resolver {
@@ -123,9 +166,31 @@ impl Resolver {
 
     async fn lookup(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant, all: bool) -> Result<Addresses, Failure> {
         let family = options.family;
-        let these = |found| Ok(Addresses { found, unknown: None });
+        let Search { text, candidates, settings, left, end } = match self.begin(host, options, gate, deadline)? {
+            Begun::Known(found) => return Ok(Addresses { found, unknown: None }),
+            Begun::Search(search) => *search,
+        };
+        let plan = settings.plan(left, end);
+        let mut trouble = Trouble::NoSuchName;
+        for candidate in candidates {
+            match self.of_family(&candidate, family, &plan, all).await {
+                Ok((found, silence)) => return Ok(Addresses { found, unknown: silence.map(|failure| blame(text, failure)) }),
+                // No other spelling makes a silent or absent resolver answer.
+                Err(Trouble::Failed(failure)) if failure.reason != Reason::UnexpectedAnswer => {
+                    trouble = Trouble::Failed(failure);
+                    break;
+                }
+                Err(found) => trouble = trouble.graver(found),
+            }
+        }
+        Err(trouble.of_name(text, family))
+    }
+
+    /// What is known without asking anybody, or whom to ask for what.
+    fn begin<'h>(&self, host: &'h Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<Begun<'h>, Failure> {
+        let family = options.family;
         let text = match host {
-            Host::Address(address) if fits(*address, family) => return these(vec![*address]),
+            Host::Address(address) if fits(*address, family) => return Ok(Begun::Known(vec![*address])),
             Host::Address(address) => return Err(not_resolved(format!("{address} is not {}", family_name(family)))),
             Host::Name(text) => text,
         };
@@ -139,16 +204,16 @@ impl Resolver {
             Some(server) => {
                 permit(gate, server.ip(), Some(server.port()))?;
                 if let Some(found) = localhost(&name, family) {
-                    return these(found);
+                    return Ok(Begun::Known(found));
                 }
                 Settings::of_server(server)
             }
             None => {
                 if let Some(found) = self.system.hosts().and_then(|hosts| in_hosts(&hosts, &name, family)) {
-                    return these(found);
+                    return Ok(Begun::Known(found));
                 }
                 if let Some(found) = localhost(&name, family) {
-                    return these(found);
+                    return Ok(Begun::Known(found));
                 }
                 let settings = self.system.settings();
                 let settings =
@@ -156,30 +221,8 @@ impl Resolver {
                 (*settings).clone()
             }
         };
-
-        let tries = settings.servers.len() * settings.attempts;
-        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
-        let plan = Plan { servers: &settings.servers, gap: settings.timeout.min(left / share), tries, edns_size: settings.edns_size, end };
-        let mut trouble = Trouble::NoSuchName;
-        for candidate in settings.candidates(&name) {
-            match self.of_family(&candidate, family, &plan, all).await {
-                Ok((found, silence)) => return Ok(Addresses { found, unknown: silence.map(|failure| blame(text, failure)) }),
-                // No other spelling makes a silent or absent resolver answer.
-                Err(Trouble::Failed(failure)) if failure.reason != Reason::UnexpectedAnswer => {
-                    trouble = Trouble::Failed(failure);
-                    break;
-                }
-                Err(found) => trouble = trouble.graver(found),
-            }
-        }
-        Err(match trouble {
-            Trouble::NoSuchName => not_resolved(format!("resolve {text}: the name does not exist")),
-            Trouble::NoAddress => not_resolved(match family {
-                Family::Any => format!("resolve {text}: the name exists, but has no address"),
-                family => format!("resolve {text}: there is no {} address", family_name(family)),
-            }),
-            Trouble::Failed(failure) => blame(text, failure),
-        })
+        let candidates = settings.candidates(&name);
+        Ok(Begun::Search(Box::new(Search { text, candidates, settings, left, end })))
     }
 
     /// The addresses of one name. Where both families count they are asked at the same time, and one may fail if the other answers; then
@@ -271,10 +314,7 @@ impl Resolver {
                 (*settings.map_err(|why| Failure::new(Reason::LocalNetwork, Attribution::Vantage, why))?).clone()
             }
         };
-        let tries = settings.servers.len() * settings.attempts;
-        let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
-        let gap = settings.timeout.min(end.saturating_duration_since(stopwatch::now()) / share);
-        let plan = Plan { servers: &settings.servers, gap, tries, edns_size: settings.edns_size, end };
+        let plan = settings.plan(end.saturating_duration_since(stopwatch::now()), end);
         match self.settle(&question, &plan).await {
             Ok(answer) => Ok(answer.pointer_of(&question.name)),
             Err(Trouble::NoSuchName | Trouble::NoAddress) => Ok(None),
