@@ -25,6 +25,7 @@ use self::{
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
+    gate::Demand,
     net::tcp,
     run::overdue,
     stopwatch::{self, Phase},
@@ -130,7 +131,13 @@ impl Probe for Dns {
         &self.server
     }
 
+    fn demand(&self) -> Demand<'_> {
+        let requests = if let Transport::Udp { attempts, .. } = self.transport { attempts } else { 1 };
+        Demand { requests, ..Demand::default() }
+    }
+
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {
+        run.permit_name(&name::show(&self.question.name)).inspect_err(|_| run.enter(Phase::Resolve))?;
         let server = run.resolve_port(&self.server, self.port).await?;
         let end = run.last_call();
         let overdue = |run: &Run<'_, DnsReport>| overdue(run.watch.phase(), run.address, &self.target(), run.options);

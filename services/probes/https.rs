@@ -5,6 +5,7 @@ use vantage_contract::v1::{HttpProbe, HttpReport};
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
+    gate::Demand,
     http::Http,
     stopwatch::Times,
     target::{Host, Options},
@@ -33,6 +34,10 @@ impl Probe for Https {
 
     fn host(&self) -> &Host {
         self.0.host()
+    }
+
+    fn demand(&self) -> Demand<'_> {
+        self.0.demand()
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {

@@ -8,6 +8,7 @@
 mod addresses;
 mod connect;
 pub mod failure;
+pub mod gate;
 pub mod net;
 pub mod run;
 pub mod stopwatch;
@@ -27,8 +28,9 @@ mod udp;
 use vantage_contract::v1::{self, probe::Kind as Spec, probe_result::Report};
 
 pub use failure::{Failure, Invalid};
+pub use gate::{Demand, Destination, Gate, OpenGate};
 pub use run::{Run, Sight, World};
-pub use target::{Destination, Gate, Host, OpenGate, Options};
+pub use target::{Host, Options};
 
 /// A kind of probe: how its message is parsed, and how it is run once.
 pub trait Probe: Sized + Send + Sync {
@@ -51,6 +53,11 @@ pub trait Probe: Sized + Send + Sync {
 
     /// The host of the target: whose addresses are probed.
     fn host(&self) -> &Host;
+
+    /// The most that a run does to one address, for a policy to judge before anything is done.
+    fn demand(&self) -> Demand<'_> {
+        Demand::default()
+    }
 
     /// Whether a run only waits for the network, without computing much between: then many of them may share a task. TLS computes.
     fn is_light(&self) -> bool {
@@ -112,6 +119,12 @@ macro_rules! kinds {
                 }
             }
 
+            fn demand(&self) -> Demand<'_> {
+                match self {
+                    $(Self::$variant(plan) => plan.demand(),)*
+                }
+            }
+
             async fn run(&self, world: &World, options: &Options) -> Sight {
                 match self {
                     $(Self::$variant(plan) => Box::pin(addresses::conduct(&**plan, world, options, Report::$variant)).await,)*
@@ -160,6 +173,11 @@ impl Plan {
     /// Whether a run only waits for the network, without computing much between: then many of them may share a task.
     pub fn is_light(&self) -> bool {
         self.kind.is_light()
+    }
+
+    /// The most that a run does to one address.
+    pub fn demand(&self) -> Demand<'_> {
+        self.kind.demand()
     }
 
     /// How long a run may take.

@@ -10,6 +10,7 @@ use vantage_contract::v1::{Attribution, NtpProbe, NtpReport, NtpSample, Reason, 
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
+    gate::Demand,
     net::{
         random::random,
         udp::{Connected, Exchange},
@@ -79,6 +80,10 @@ impl Probe for Ntp {
 
     fn host(&self) -> &Host {
         &self.server
+    }
+
+    fn demand(&self) -> Demand<'_> {
+        Demand { requests: self.samples, payload_bytes: wire::LENGTH, spacing: Some(self.spacing), ..Demand::default() }
     }
 
     async fn run(&self, run: &mut Run<'_, NtpReport>) -> Result<String, Failure> {

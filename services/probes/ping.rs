@@ -7,6 +7,7 @@ use vantage_contract::v1::{Attribution, PingProbe, PingReport, PingRequest, Ping
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid, Moment},
+    gate::Demand,
     net::{
         echo::{Fate, Landing, Order, Tally},
         errqueue::SocketError,
@@ -86,6 +87,10 @@ impl Probe for Ping {
 
     fn host(&self) -> &Host {
         &self.host
+    }
+
+    fn demand(&self) -> Demand<'_> {
+        Demand { requests: self.count, payload_bytes: self.payload_size, spacing: Some(self.spacing), ..Demand::default() }
     }
 
     async fn run(&self, run: &mut Run<'_, PingReport>) -> Result<String, Failure> {

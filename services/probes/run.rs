@@ -12,6 +12,7 @@ use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_res
 use crate::{
     Probe,
     failure::Failure,
+    gate::{Destination, Gate},
     net::{
         echo::EchoEngine,
         ports::Ports,
@@ -19,7 +20,7 @@ use crate::{
     },
     ntp::holds::Holds,
     stopwatch::{self, Phase, Stopwatch, Times},
-    target::{Destination, Gate, Host, Options},
+    target::{Host, Options},
 };
 
 /// Who notices a deadline so much later was not there when it passed. An ordinary delay is a few milliseconds.
@@ -102,6 +103,8 @@ pub struct Run<'w, R> {
     pub latency: Option<(Duration, TimingSource)>,
     /// What was seen so far.
     pub report: R,
+    /// The most packets that it sends to one address.
+    pub(crate) packets: u32,
     /// The part of Vantage that has to say before the deadline what became of the run: if it does not, the fault is ours.
     pub owed_by: Option<&'static str>,
 }
@@ -144,16 +147,34 @@ impl<R> Run<'_, R> {
         Ok(SocketAddr::new(self.resolve(host, Some(port)).await?, port))
     }
 
-    /// Asks the gate about an address that is about to be dialled.
+    /// Asks the gate about an address that is about to be dialled, and takes what the probe may send to it from the rates of the policy.
     pub fn permit(&self, address: IpAddr, port: Option<u16>) -> Result<(), Failure> {
-        permit(self.world.gate.as_ref(), address, port)
+        permit(self.world.gate.as_ref(), Destination { address, port, packets: self.packets })
+    }
+
+    /// Asks the gate about a name that is about to be asked for, or to be told to somebody who will ask for it.
+    pub fn permit_name(&self, name: &str) -> Result<(), Failure> {
+        permit_name(self.world.gate.as_ref(), name)
+    }
+
+    /// Asks the gate about a method of HTTP that is about to be used.
+    pub fn permit_method(&self, method: &str) -> Result<(), Failure> {
+        self.world.gate.permit_method(method).map_err(denied)
     }
 }
 
 /// Asks the gate; a refusal is ours and undetermined.
-pub(crate) fn permit(gate: &dyn Gate, address: IpAddr, port: Option<u16>) -> Result<(), Failure> {
-    gate.permit(Destination { address: address.to_canonical(), port })
-        .map_err(|rule| Failure::new(Reason::PolicyDenied, Attribution::Vantage, rule))
+pub(crate) fn permit(gate: &dyn Gate, to: Destination) -> Result<(), Failure> {
+    gate.permit(Destination { address: to.address.to_canonical(), ..to }).map_err(denied)
+}
+
+/// Asks the gate about a name; a refusal is ours and undetermined.
+pub(crate) fn permit_name(gate: &dyn Gate, name: &str) -> Result<(), Failure> {
+    gate.permit_name(name).map_err(denied)
+}
+
+fn denied(rule: String) -> Failure {
+    Failure::new(Reason::PolicyDenied, Attribution::Vantage, rule)
 }
 
 /// Runs a probe of one kind to its end, or to its deadline; of the `pinned` address where there is one.
@@ -176,6 +197,7 @@ pub(crate) async fn conduct<P: Probe>(
         address: None,
         latency: None,
         report: P::Report::default(),
+        packets: probe.demand().packets(),
         owed_by: None,
     };
     let verdict = match tokio::time::timeout_at(deadline, probe.run(&mut run)).await {

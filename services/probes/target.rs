@@ -9,6 +9,7 @@ use std::{
 use vantage_contract::v1::{AddressFamily, AddressSelection, Probe};
 
 use crate::failure::Invalid;
+pub use crate::gate::{Demand, Destination, Gate, OpenGate};
 
 /// A target as the check names it: an address, or a name to be resolved in each run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,32 +214,6 @@ impl Options {
             ),
         };
         Ok(Self { timeout, family, selection: Selection::parse(probe)?, source, resolver })
-    }
-}
-
-/// Where a packet is about to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Destination {
-    /// The address that is really dialled.
-    pub address: IpAddr,
-    /// The port, where the protocol has one.
-    pub port: Option<u16>,
-}
-
-/// Says which destinations are allowed. Asked for each address that is really dialled, after every resolution and redirect, for
-/// resolvers too.
-pub trait Gate: Send + Sync {
-    /// Permits the destination, or says in one sentence which rule forbids it.
-    fn permit(&self, destination: Destination) -> Result<(), String>;
-}
-
-/// Permits everything: for a probe that its own user runs.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OpenGate;
-
-impl Gate for OpenGate {
-    fn permit(&self, _: Destination) -> Result<(), String> {
-        Ok(())
     }
 }
 

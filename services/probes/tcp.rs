@@ -10,6 +10,7 @@ use crate::{
     Probe, Run,
     connect::Connection,
     failure::{Failure, Invalid},
+    gate::Demand,
     net::{self, stream::Stream},
     stopwatch::{self, Phase},
     target::{self, Host, Options, Selection},
@@ -65,6 +66,10 @@ impl Probe for Tcp {
 
     fn host(&self) -> &Host {
         &self.host
+    }
+
+    fn demand(&self) -> Demand<'_> {
+        Demand { payload_bytes: conversation::said(&self.steps), ..Demand::default() }
     }
 
     async fn run(&self, run: &mut Run<'_, TcpReport>) -> Result<String, Failure> {

@@ -17,6 +17,7 @@ use vantage_contract::v1::{
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid, Moment},
+    gate::Demand,
     net::icmp::BATCH,
     stopwatch::{self, Phase, to_proto},
     target::{self, Host, Options},
@@ -98,6 +99,11 @@ impl Probe for Traceroute {
 
     fn host(&self) -> &Host {
         &self.host
+    }
+
+    fn demand(&self) -> Demand<'_> {
+        let Limits { max_hops, attempts, .. } = self.limits;
+        Demand { requests: u32::from(max_hops) * u32::from(attempts), max_hops: Some(max_hops), ..Demand::default() }
     }
 
     async fn run(&self, run: &mut Run<'_, TracerouteReport>) -> Result<String, Failure> {
@@ -299,7 +305,7 @@ async fn name_hops(run: &mut Run<'_, TracerouteReport>) {
     let end = run.last_call().min(stopwatch::now() + NAMES_WITHIN);
     let answers = || run.report.hops.iter().flat_map(|hop| &hop.answers);
     let addresses: BTreeSet<IpAddr> = answers().filter_map(|answer| answer.address.parse().ok()).collect();
-    let names = run.world.resolver.names_of(addresses, run.options.resolver, end).await;
+    let names = run.world.resolver.names_of(addresses, run.options.resolver, run.world.gate.as_ref(), end).await;
     for answer in run.report.hops.iter_mut().flat_map(|hop| &mut hop.answers) {
         let name = answer.address.parse().ok().and_then(|address: IpAddr| names.get(&address));
         answer.name = name.cloned().unwrap_or_default();

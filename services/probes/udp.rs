@@ -10,6 +10,7 @@ use vantage_contract::v1::{UdpPortState, UdpProbe, UdpReport, udp_probe::Payload
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
+    gate::Demand,
     stopwatch::{self, Phase},
     target::{self, Host, Options},
     wire::{preset::Preset, text},
@@ -84,6 +85,10 @@ impl Probe for Udp {
 
     fn host(&self) -> &Host {
         &self.host
+    }
+
+    fn demand(&self) -> Demand<'_> {
+        Demand { requests: self.source_ports * self.attempts, payload_bytes: self.content.size(), ..Demand::default() }
     }
 
     async fn run(&self, run: &mut Run<'_, UdpReport>) -> Result<String, Failure> {

@@ -18,6 +18,8 @@ use super::{
 use crate::{
     Run,
     failure::Failure,
+    gate::Gate,
+    run::permit_name,
     stopwatch,
     target::Family,
     wire::{
@@ -51,8 +53,10 @@ struct Part<T> {
 /// Asks them all. `server` says who they are.
 pub(super) async fn check(dns: &Dns, run: &mut Run<'_, DnsReport>, server: SocketAddr) -> Result<String, Failure> {
     let zone = name::show(&dns.question.name);
+    let world = run.world;
     let work = Work {
         dns,
+        gate: world.gate.as_ref(),
         source: run.options.source,
         started: run.watch.started(),
         end: run.last_call() - VERDICT,
@@ -121,6 +125,7 @@ fn names(answer: &Answer, zone: &Name) -> Vec<Name> {
 /// What all questions share.
 struct Work<'w> {
     dns: &'w Dns,
+    gate: &'w dyn Gate,
     source: Option<IpAddr>,
     started: tokio::time::Instant,
     end: tokio::time::Instant,
@@ -148,6 +153,9 @@ impl Work<'_> {
     async fn addresses(&self, server: SocketAddr, name: Name, family: Family, list: &Answer) -> Part<(Name, Result<Vec<IpAddr>, Failure>)> {
         let mut report = DnsReport::default();
         let mut found = Vec::new();
+        if let Err(denied) = permit_name(self.gate, &name::show(&name)) {
+            return Part { report, done: (name, Err(denied)) };
+        }
         let mut failure = None;
         let types = match family {
             Family::Any => &[A, AAAA][..],
@@ -159,8 +167,13 @@ impl Work<'_> {
             let mut notes = Notes { report: &mut report, watch: None, started: self.started };
             let failed = match self.ask(server, &question, self.dns.manner, &mut notes).await {
                 Ok(Heard { answer, .. }) if answer.rcode == 0 => {
-                    found.extend(answer.addresses_of(&name));
-                    continue;
+                    match answer.aliases_of(&name).iter().try_for_each(|alias| permit_name(self.gate, &name::show(alias))) {
+                        Ok(()) => {
+                            found.extend(answer.addresses_of(&name));
+                            continue;
+                        }
+                        Err(denied) => denied,
+                    }
                 }
                 Ok(Heard { answer, .. }) => {
                     let whose = if answer.rcode == 3 { Attribution::Target } else { Attribution::Resolver };

@@ -40,6 +40,7 @@ pub(super) struct Reply {
 /// Connects afresh, asks, and returns with the head of the answer. The report tells of this hop from here on.
 pub(super) async fn exchange(hop: &Hop<'_>, run: &mut Run<'_, HttpReport>) -> Result<Reply, Failure> {
     let act = format!("{} {}", hop.request.method, hop.way.url);
+    run.permit_method(hop.request.method.as_str())?;
     let dialled = hop.way.dial(run).await;
     if let (Some(hop), Some(address)) = (run.report.hops.get_mut(hop.number), run.address) {
         hop.address = address.to_string();

@@ -20,6 +20,7 @@ use vantage_contract::v1::{HttpProbe, HttpReport, Reason, TimingSource};
 use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
+    gate::Demand,
     stopwatch::{self, Phase, Times},
     target::{self, Host, Options},
     tls::Tls,
@@ -129,6 +130,10 @@ impl Probe for Http {
 
     fn host(&self) -> &Host {
         &self.host
+    }
+
+    fn demand(&self) -> Demand<'_> {
+        Demand { payload_bytes: self.request.body.len(), method: Some(self.request.method.as_str()), ..Demand::default() }
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {

@@ -7,6 +7,7 @@ pub mod echo;
 pub mod errqueue;
 mod filter;
 pub(crate) mod icmp;
+pub mod local;
 mod names;
 pub(crate) mod ports;
 pub(crate) mod race;

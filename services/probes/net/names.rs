@@ -11,7 +11,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::resolve::Resolver;
-use crate::{stopwatch, wire::name};
+use crate::{gate::Gate, stopwatch, wire::name};
 
 /// How many names may be asked for at once, in a process: those of targets must not wait for them.
 const AT_ONCE: usize = 32;
@@ -69,9 +69,10 @@ impl Resolver {
         &self,
         addresses: impl IntoIterator<Item = IpAddr>,
         server: Option<SocketAddr>,
+        gate: &dyn Gate,
         end: Instant,
     ) -> HashMap<IpAddr, String> {
-        let asked = stream::iter(addresses).map(|address| async move { (address, self.kept_name_of(address, server, end).await) });
+        let asked = stream::iter(addresses).map(|address| async move { (address, self.kept_name_of(address, server, gate, end).await) });
         let mut answers = asked.buffer_unordered(AT_ONCE_EACH);
         let mut names = HashMap::new();
         while let Ok(Some((address, name))) = tokio::time::timeout_at(end, answers.next()).await {
@@ -80,7 +81,7 @@ impl Resolver {
         names
     }
 
-    async fn kept_name_of(&self, address: IpAddr, server: Option<SocketAddr>, end: Instant) -> Option<String> {
+    async fn kept_name_of(&self, address: IpAddr, server: Option<SocketAddr>, gate: &dyn Gate, end: Instant) -> Option<String> {
         let names = &self.names;
         let kept = || names.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (address, server);
@@ -88,7 +89,7 @@ impl Resolver {
             return known;
         }
         let _turn = names.turns.acquire().await.ok()?;
-        let found = self.name_of(address, server, end).await.ok()?.map(|found| name::show(&found));
+        let found = self.name_of(address, server, gate, end).await.ok()?.map(|found| name::show(&found));
         kept().keep(key, found.clone(), stopwatch::now());
         found
     }

@@ -24,14 +24,18 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    run::permit,
+    gate::{Destination, Gate},
+    run::{permit, permit_name},
     stopwatch,
-    target::{Family, Gate, Host, Options},
+    target::{Family, Host, Options},
     wire::{
         dns::{A, AAAA, Answer, IN, Manner, PTR, Question},
         name, rdata,
     },
 };
+
+/// What a lookup sends to a resolver of the check's own, as the rates of a policy count it: a question for each family.
+const LOOKUP_PACKETS: u32 = 2;
 
 /// How many questions may be under way at once, in a process; each has a socket. More wait for their turn.
 const MAX_SOCKETS: usize = 256;
@@ -62,6 +66,8 @@ struct Plan<'a> {
     edns_size: Option<u16>,
     /// When the last answer has to be there.
     end: Instant,
+    /// Says which names may be asked for.
+    gate: &'a dyn Gate,
 }
 
 /// How far a name is resolved before anybody is asked.
@@ -86,10 +92,10 @@ struct Search<'h> {
 
 impl Settings {
     /// How to ask for an address with so much time left.
-    fn plan(&self, left: Duration, end: Instant) -> Plan<'_> {
+    fn plan<'p>(&'p self, left: Duration, end: Instant, gate: &'p dyn Gate) -> Plan<'p> {
         let tries = self.servers.len() * self.attempts;
         let share = u32::try_from(tries + 1).unwrap_or(u32::MAX);
-        Plan { servers: &self.servers, gap: self.timeout.min(left / share), tries, edns_size: self.edns_size, end }
+        Plan { servers: &self.servers, gap: self.timeout.min(left / share), tries, edns_size: self.edns_size, end, gate }
     }
 }
 
@@ -152,7 +158,7 @@ impl Resolver {
     /// The first address of the host that fits the options' family: IPv4 before IPv6 where both count.
     ///
     /// Fails NAME_NOT_RESOLVED where the name does not exist, has no address of the family, or no resolver answered; POLICY_DENIED where
-    /// the check names its own resolver and the gate forbids it; LOCAL_NETWORK where this machine has no resolver or no route to it.
+    /// the gate forbids the name, one that it is an alias of, or the check's own resolver; LOCAL_NETWORK where this machine has no resolver or no route to it.
     pub async fn first_address(&self, host: &Host, options: &Options, gate: &dyn Gate, deadline: Instant) -> Result<IpAddr, Failure> {
         let addresses = self.lookup(host, options, gate, deadline, false).await?;
         addresses.found.first().copied().ok_or_else(|| Failure::internal(format!("resolve {host}: an answer without an address")))
@@ -170,7 +176,7 @@ impl Resolver {
             Begun::Known(found) => return Ok(Addresses { found, unknown: None }),
             Begun::Search(search) => *search,
         };
-        let plan = settings.plan(left, end);
+        let plan = settings.plan(left, end, gate);
         let mut trouble = Trouble::NoSuchName;
         for candidate in candidates {
             match self.of_family(&candidate, family, &plan, all).await {
@@ -199,21 +205,22 @@ impl Resolver {
         let left = deadline.saturating_duration_since(stopwatch::now());
         let end = deadline - (left / 10).min(Duration::from_millis(5));
 
+        let named = permit_name(gate, text);
         let settings = match options.resolver {
             // A resolver of the check's own is asked for the name as it stands; hosts file and search list are the system's.
             Some(server) => {
-                permit(gate, server.ip(), Some(server.port()))?;
+                named?;
+                permit(gate, Destination { address: server.ip(), port: Some(server.port()), packets: LOOKUP_PACKETS })?;
                 if let Some(found) = localhost(&name, family) {
                     return Ok(Begun::Known(found));
                 }
                 Settings::of_server(server)
             }
             None => {
-                if let Some(found) = self.system.hosts().and_then(|hosts| in_hosts(&hosts, &name, family)) {
-                    return Ok(Begun::Known(found));
-                }
-                if let Some(found) = localhost(&name, family) {
-                    return Ok(Begun::Known(found));
+                let at_home = || self.system.hosts().and_then(|hosts| in_hosts(&hosts, &name, family)).or_else(|| localhost(&name, family));
+                if let Some(found) = at_home() {
+                    // A short name may be allowed with one of the search domains alone.
+                    return named.and(Ok(Begun::Known(found)));
                 }
                 let settings = self.system.settings();
                 let settings =
@@ -221,7 +228,16 @@ impl Resolver {
                 (*settings).clone()
             }
         };
-        let candidates = settings.candidates(&name);
+        // A name that a search domain makes a denied one is not asked for; that is only worth telling where no other is.
+        let (allowed, denied): (Vec<_>, Vec<_>) = settings
+            .candidates(&name)
+            .into_iter()
+            .map(|candidate| permit_name(gate, &name::show(&candidate)).map(|()| candidate))
+            .partition(Result::is_ok);
+        if let (true, Some(Err(denied))) = (allowed.is_empty(), denied.into_iter().next()) {
+            return Err(denied);
+        }
+        let candidates = allowed.into_iter().flatten().collect();
         Ok(Begun::Search(Box::new(Search { text, candidates, settings, left, end })))
     }
 
@@ -262,7 +278,11 @@ impl Resolver {
     /// The addresses of one name and one type.
     async fn of_type(&self, name: &Name, record_type: u16, plan: &Plan<'_>) -> Result<Vec<IpAddr>, Trouble> {
         let question = Question { name: name.clone(), record_type, class: IN };
-        let mut found = self.settle(&question, plan).await?.addresses_of(name);
+        let answer = self.settle(&question, plan).await?;
+        for alias in answer.aliases_of(name) {
+            permit_name(plan.gate, &name::show(&alias)).map_err(Trouble::Failed)?;
+        }
+        let mut found = answer.addresses_of(name);
         found.retain(|address| address.is_ipv4() == (record_type == A));
         let mut seen = std::collections::HashSet::new();
         found.retain(|address| seen.insert(*address));
@@ -301,9 +321,16 @@ impl Resolver {
     }
 
     /// The name of an address (PTR), as the hosts file has it or a server says until `end`: the check's own server where it has one, for
-    /// which the caller asks the gate. None where it has no name. Fails where nobody says the one or the other.
-    pub(crate) async fn name_of(&self, address: IpAddr, server: Option<SocketAddr>, end: Instant) -> Result<Option<Name>, Failure> {
+    /// which the caller asks the gate. None where it has no name. Fails where nobody says the one or the other, or the gate forbids to ask.
+    pub(crate) async fn name_of(
+        &self,
+        address: IpAddr,
+        server: Option<SocketAddr>,
+        gate: &dyn Gate,
+        end: Instant,
+    ) -> Result<Option<Name>, Failure> {
         let question = Question { name: Name::from(address), record_type: PTR, class: IN };
+        permit_name(gate, &name::show(&question.name))?;
         let settings = match server {
             Some(server) => Settings::of_server(server),
             None => {
@@ -314,7 +341,7 @@ impl Resolver {
                 (*settings.map_err(|why| Failure::new(Reason::LocalNetwork, Attribution::Vantage, why))?).clone()
             }
         };
-        let plan = settings.plan(end.saturating_duration_since(stopwatch::now()), end);
+        let plan = settings.plan(end.saturating_duration_since(stopwatch::now()), end, gate);
         match self.settle(&question, &plan).await {
             Ok(answer) => Ok(answer.pointer_of(&question.name)),
             Err(Trouble::NoSuchName | Trouble::NoAddress) => Ok(None),

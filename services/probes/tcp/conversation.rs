@@ -42,6 +42,11 @@ pub(super) enum Step {
     StartTls(Box<Tls>),
 }
 
+/// How many bytes are said in all steps.
+pub(super) fn said(steps: &[Step]) -> usize {
+    steps.iter().map(|step| if let Step::Send(bytes) = step { bytes.len() } else { 0 }).sum()
+}
+
 /// A TLS step whose files have been read.
 pub(super) type Secured = (Loaded, ServerName<'static>);
 

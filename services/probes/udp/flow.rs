@@ -16,7 +16,7 @@ use crate::{
         udp::{Connected, Received, Trouble},
     },
     stopwatch,
-    wire::preset::{Answer, Preset},
+    wire::preset::{self, Answer, Preset},
 };
 
 /// What is sent.
@@ -25,6 +25,16 @@ pub(super) enum Content {
     Bytes(Vec<u8>),
     /// A question that is made anew each time.
     Preset(Preset),
+}
+
+impl Content {
+    /// How many bytes one datagram has, at most.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Preset(_) => preset::MAX_SIZE,
+        }
+    }
 }
 
 /// A source port.

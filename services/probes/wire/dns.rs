@@ -27,6 +27,8 @@ pub const IN: u16 = 1;
 const HEADER: usize = 12;
 /// A name has at most 255 bytes, so 127 labels, and no more jumps than that make sense: a longer chain of pointers is an attack.
 const MAX_JUMPS: usize = 127;
+/// Aliases of aliases that are followed.
+const MAX_ALIASES: usize = 16;
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -290,6 +292,18 @@ impl Answer {
         self.of_name(name, |record| self.address(record))
     }
 
+    /// The names that `name` is an alias of, by way of CNAME records, in order.
+    pub fn aliases_of(&self, name: &Name) -> Vec<Name> {
+        let mut aliases: Vec<Name> = Vec::new();
+        while aliases.len() <= MAX_ALIASES {
+            let last = aliases.last().unwrap_or(name);
+            let mut records = self.answers.iter().filter(|record| record.record_type == CNAME && record.name == *last);
+            let Some(alias) = records.next().and_then(|record| self.data(record).name()) else { break };
+            aliases.push(alias);
+        }
+        aliases
+    }
+
     /// The name that a reverse name points to: the first, where there are several; by way of aliases, as shared networks have them
     /// (RFC 2317). None where there is none.
     pub fn pointer_of(&self, name: &Name) -> Option<Name> {
@@ -300,7 +314,7 @@ impl Answer {
     /// What `read` finds in the records of `name`, or else of the names it is an alias of.
     fn of_name<T>(&self, name: &Name, read: impl Fn(&Record) -> Option<T>) -> Vec<T> {
         let mut name = name.clone();
-        for _ in 0..=16 {
+        for _ in 0..=MAX_ALIASES {
             let of_name = || self.answers.iter().filter(|record| record.name == name);
             let found: Vec<_> = of_name().filter_map(&read).collect();
             if !found.is_empty() {

@@ -69,6 +69,8 @@ pub enum Answer {
 
 /// The least size of a datagram that QUIC servers answer (RFC 9000 section 14.1), in bytes.
 const QUIC_SIZE: usize = 1200;
+/// The longest question of all.
+pub const MAX_SIZE: usize = QUIC_SIZE;
 /// The magic cookie of STUN (RFC 8489 section 5).
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// The question for the name servers (2) of the root, class IN (1).

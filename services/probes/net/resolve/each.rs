@@ -12,7 +12,8 @@ use vantage_contract::v1::Reason;
 use super::{A, AAAA, Begun, Plan, Resolver, Search, Trouble, blame, halfway, silent};
 use crate::{
     failure::Failure,
-    target::{Family, Gate, Host, Options},
+    gate::Gate,
+    target::{Family, Host, Options},
 };
 
 /// The addresses of one family; none where the name has none of it, or nobody says.
@@ -45,7 +46,7 @@ impl Resolver {
             }
             Begun::Search(search) => *search,
         };
-        let plan = settings.plan(left, end);
+        let plan = settings.plan(left, end, gate);
         let mut trouble = Trouble::NoSuchName;
         for candidate in candidates {
             match self.tell_each(&candidate, options.family, &plan, teller).await {
