@@ -13,3 +13,4 @@ pub mod signal;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tls;
+pub mod watch;

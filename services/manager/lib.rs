@@ -16,7 +16,6 @@ mod once;
 pub mod plan;
 pub mod print;
 mod reception;
-mod reload;
 pub mod results;
 mod run;
 pub mod state;

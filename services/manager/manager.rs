@@ -14,6 +14,7 @@ use vantage_daemon::{
     exit::{Exit, Fatal},
     readiness::Readiness,
     signal::Signals,
+    watch::Watch,
 };
 
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
     plan::{self, Orders},
     print::Printer,
     reception::Reception,
-    reload::Watch,
     run::Embedded,
 };
 

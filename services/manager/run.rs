@@ -11,6 +11,7 @@ use vantage_daemon::{
     http,
     readiness::Readiness,
     signal::Signals,
+    watch::Watch,
 };
 
 use crate::{
@@ -22,7 +23,6 @@ use crate::{
     manager::{Manager, Source},
     metrics, once,
     print::{Printer, Style},
-    reload::Watch,
     store::{self, SqliteStore},
     web,
 };
@@ -52,7 +52,7 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     let World { arguments, judge, embed, signals, stdout, stdout_is_terminal } = world;
     let path = arguments.config.clone().ok_or_else(|| Fatal::new(Exit::Usage, "give --config FILE"))?;
     let additions = Additions { monitors: arguments.monitors.clone(), embedded: arguments.embedded };
-    let watch = (!arguments.once && path != Path::new("-")).then(|| Watch::start(&path));
+    let watch = (!arguments.once && path != Path::new("-")).then(|| Watch::start([path.clone()]));
     let mut setup = Setup::load(&path, &additions, judge.as_ref())?;
 
     let client_id = match arguments.client_id.clone() {

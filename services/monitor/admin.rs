@@ -66,6 +66,7 @@ impl AdminService for Admin {
             waiting_limit: u32::try_from(shared.settings.limits.max_waiting).unwrap_or(u32::MAX),
             journal: Some(journal_status(shared)),
             kinds: shared.admission.load().to_proto(),
+            policy: Some(shared.policy.to_proto()),
         }))
     }
 

@@ -16,6 +16,7 @@ use crate::{
     commands::{self, WatchArgs},
     doctor::{self, DoctorArgs},
     output::{AskArgs, Output, print},
+    policy::{self, PolicyArgs},
     probe::{self, ProbeArgs},
     start::{self, ServeArgs},
     tables,
@@ -48,6 +49,8 @@ enum Command {
     Watch(WatchArgs),
     /// Says what can run here, and what enables the rest; exits 1 if some kind of probe can't
     Doctor(DoctorArgs),
+    /// Says what a policy allows, and why
+    Policy(PolicyArgs),
     /// Measures what a kind of probe costs here: runs per second of processor time, beside a bare loop over the same sockets
     Bench(BenchArgs),
 }
@@ -85,6 +88,7 @@ pub async fn run(line: impl IntoIterator<Item = OsString>) -> Result<Exit, Fatal
         Command::Monitor(args) => commands::monitor(&args).await,
         Command::Watch(args) => commands::watch(&args).await,
         Command::Doctor(args) => doctor::run(&args),
+        Command::Policy(args) => Box::pin(policy::run(&args)).await,
         Command::Bench(args) => Box::pin(bench::run(&args)).await,
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use vantage_contract::{
     json,
-    v1::{GetMonitorRequest, GetMonitorResponse, JournalStatus, Outcome, ProbeResult, WatchResultsRequest},
+    v1::{GetMonitorRequest, GetMonitorResponse, JournalStatus, Outcome, PolicyStatus, ProbeResult, WatchResultsRequest},
 };
 use vantage_daemon::exit::{Exit, Fatal};
 
@@ -74,6 +74,9 @@ fn description(monitor: &GetMonitorResponse, zone: &TimeZone) -> String {
     if let Some(journal) = &monitor.journal {
         rows.push(("journal", kept(journal)));
     }
+    if let Some(policy) = &monitor.policy {
+        rows.push(("policy", in_force(policy)));
+    }
     table.add_rows(rows.into_iter().map(|(name, value)| [name.to_owned(), value]));
     for capability in &monitor.capabilities {
         let can = if capability.available { "can run" } else { "can't run" };
@@ -93,6 +96,15 @@ fn kept(journal: &JournalStatus) -> String {
     let told = [("sync ", &journal.sync), ("takes nothing: ", &journal.error), ("a damaged one was set aside: ", &journal.set_aside)];
     words.extend(told.iter().filter(|(_, what)| !what.is_empty()).map(|(name, what)| format!("{name}{}", printable(what))));
     words.join(", ")
+}
+
+/// Where the policy is and how it is: "/etc/vantage/policy.json". The rules themselves are in the JSON.
+fn in_force(policy: &PolicyStatus) -> String {
+    let file = if policy.file.is_empty() { "the default".to_owned() } else { printable(&policy.file) };
+    match policy.error.as_str() {
+        "" => file,
+        error => format!("{file}, which is wrong now, so that the one before is in force: {}", printable(error)),
+    }
 }
 
 /// One result on one line: "[2026-11-22 08:19:05] [ping] [passed] [google@fra-1: 142.250.72.164 71.3 ms]". Where it did not pass, the

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use tonic::{
     metadata::{Ascii, MetadataValue},
     transport::ServerTlsConfig,
@@ -26,7 +29,11 @@ use vantage_daemon::{
     tls,
 };
 
-use crate::{admission::three_quarters, journal::Bounds, policy::Policy};
+use crate::{
+    admission::three_quarters,
+    journal::Bounds,
+    policy::{Policy, Source},
+};
 
 pub use kinds::KindLimits;
 
@@ -78,8 +85,12 @@ pub struct Settings {
     /// How long a monitor that is told to stop waits for runs in flight and for their results to be taken. 0 to 1 hour. Default 10 s.
     #[serde(deserialize_with = "fields::duration::<0, HOUR, _>")]
     pub drain_timeout: Duration,
-    /// What orders may ask. The one part that SIGHUP reloads. Default: see [`PolicySettings`](crate::policy::PolicySettings).
+    /// What orders may ask. Read anew when the file changes, and on SIGHUP: the one part that is. Default: see
+    /// [`PolicySettings`](crate::policy::PolicySettings).
     pub policy: Policy,
+    /// The policy in a file of its own, in place of `policy`: one of the two. Read anew as that is. Default: none.
+    #[serde(deserialize_with = "fields::some_path")]
+    pub policy_file: Option<PathBuf>,
 }
 
 /// TLS for gRPC, from PEM files.
@@ -178,6 +189,7 @@ impl Default for Settings {
             keepalive: Keepalive::default(),
             drain_timeout: Duration::from_secs(10),
             policy: Policy::default(),
+            policy_file: None,
         }
     }
 }
@@ -219,7 +231,11 @@ impl Settings {
     pub fn load(file: &Path) -> Result<Self, Fatal> {
         let wrong = |why: String| Fatal::new(Exit::Config, why);
         let text = fs::read_to_string(file).map_err(|error| wrong(format!("read {}: {error}", file.display())))?;
-        let mut settings = parse(&text).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+        let located = |error: String| wrong(format!("{}: {error}", file.display()));
+        let mut settings: Self = parse(&text).map_err(located)?;
+        if settings.policy_file.is_some() && has_policy(&text) {
+            return Err(located("policy and policy_file are two places for one thing: give one of them".to_owned()));
+        }
         // Joining an absolute path leaves it as it is.
         let beside = |path: &mut PathBuf| *path = file.parent().unwrap_or(Path::new("")).join(&path);
         if let Some(tls) = &mut settings.tls {
@@ -228,6 +244,7 @@ impl Settings {
             tls.client_ca_file.as_mut().map(beside);
         }
         settings.token_file.as_mut().map(beside);
+        settings.policy_file.as_mut().map(beside);
         if let Data::Folder(folder) = &mut settings.data {
             beside(folder);
         }
@@ -239,6 +256,14 @@ impl Settings {
         let Journal { bytes, age, unwritten_bytes, .. } = self.journal;
         let default = if self.data == Data::Memory { 64 << 20 } else { 1 << 30 };
         Bounds { bytes: bytes.unwrap_or(default), age, unwritten_bytes }
+    }
+
+    /// Where the policy is, of settings that were read from `file`.
+    pub(crate) fn source(&self, file: &Path) -> Source {
+        match &self.policy_file {
+            Some(policy) => Source::File(policy.clone()),
+            None => Source::Settings(file.to_owned()),
+        }
     }
 
     /// The policy in force; all clones are one, so that a reload reaches everybody.
@@ -268,8 +293,8 @@ impl Settings {
     }
 }
 
-/// Reads settings. The error is "limits.in_flight: must be 1 to 100000, is 0 at line 1 column 27".
-fn parse(text: &str) -> Result<Settings, String> {
+/// Reads settings, or a policy. The error is "limits.in_flight: must be 1 to 100000, is 0 at line 1 column 27".
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let settings = serde_path_to_error::deserialize(&mut reader).map_err(|error| match error.path().iter().next() {
         Some(_) => error.to_string(),
@@ -277,6 +302,15 @@ fn parse(text: &str) -> Result<Settings, String> {
     })?;
     reader.end().map_err(|error| error.to_string())?;
     Ok(settings)
+}
+
+/// Whether settings have a policy in them.
+pub(crate) fn has_policy(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Part {
+        policy: Option<IgnoredAny>,
+    }
+    serde_json::from_str::<Part>(text).is_ok_and(|part| part.policy.is_some())
 }
 
 /// The host's name, or "monitor" where it has none that can be used.

@@ -32,6 +32,10 @@ pub struct Snapshot {
     pub lateness: Lateness,
     /// How the journal's disk is.
     pub journal: Condition,
+    /// How often the policy's file was read anew and put in force, and how often it was wrong.
+    pub policy_reloads: (u64, u64),
+    /// Whether it is wrong now, so that an older policy is in force.
+    pub policy_is_stale: bool,
     /// Whether the monitor is stopping.
     pub draining: bool,
 }
@@ -145,6 +149,11 @@ impl Page<'_> {
         self.counters("runs_skipped", "Runs that did not happen, by reason.", skipped)?;
         self.load(&snapshot.load)?;
         self.journal(&snapshot.journal)?;
+        let (done, failed) = snapshot.policy_reloads;
+        let reloads = [([("result", "done")], done), ([("result", "failed")], failed)];
+        self.counters("policy_reloads", "How often the policy's file was read anew, by what came of it.", reloads)?;
+        let help = "Whether the policy's file is wrong as it is now (1), so that an older policy is in force.";
+        self.gauge("policy_stale", help, usize::from(snapshot.policy_is_stale))?;
         self.gauge("draining", "Whether the monitor is stopping (1).", usize::from(snapshot.draining))?;
         let lateness = &snapshot.lateness;
         self.0
@@ -269,6 +278,8 @@ mod tests {
             load: Admission::new(Limits::default()).load(),
             lateness,
             journal: Condition { file_bytes: 8192, commits: 5, ..Condition::default() },
+            policy_reloads: (2, 1),
+            policy_is_stale: true,
             draining: false,
         });
         for line in [
@@ -290,6 +301,8 @@ mod tests {
             "vantage_monitor_waiting 0",
             "vantage_monitor_waiting_limit 10000",
             "vantage_monitor_draining 0",
+            r#"vantage_monitor_policy_reloads_total{result="failed"} 1"#,
+            "vantage_monitor_policy_stale 1",
             "vantage_monitor_journal_file_bytes 8192",
             "vantage_monitor_journal_refused 0",
             "vantage_monitor_journal_commits_total 5",

@@ -1,98 +1,134 @@
 //! Which targets are allowed. A monitor never trusts a client more than its own policy.
 //!
-//! Judged is the address that is really dialled, in its canonical form, and, where an IPv6 address carries an IPv4 address to which
-//! somebody on the way would translate it (NAT64, 6to4, IPv4-compatible), that one too: both have to be allowed.
+//! Judged is the address that is really dialled, in its canonical form, and each IPv4 address that an IPv6 address carries for somebody on
+//! the way to unpack (`spellings`): all have to be allowed. Names are judged before anybody is asked for them.
 
+mod explain;
+mod file;
+mod rates;
+mod rules;
 mod settings;
+mod spellings;
+mod status;
 
 use std::{
+    collections::HashSet,
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, PoisonError, RwLock},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use ipnet::IpNet;
 use serde::Deserialize;
-use vantage_probes::{Destination, Gate, KINDS};
+use vantage_daemon::clock;
+use vantage_probes::{Destination, Gate, Plan, net::local};
 
-pub use settings::{Network, Others, PolicySettings, Ports, Rules};
+use rates::{Bucket, Meters};
+use rules::{Compiled, Rule, Ruling};
 
-/// What is denied unless the user allows it by a rule that is as narrow.
-const DEFAULT_RULES: &[(&str, &str)] = &[
-    ("169.254.0.0/16", "link-local"),
-    ("fe80::/10", "link-local"),
-    ("169.254.169.254/32", "cloud metadata"),
-    ("fd00:ec2::254/128", "cloud metadata"),
-    ("fd20:ce::254/128", "cloud metadata"),
-    ("100.100.100.200/32", "cloud metadata"),
-    ("224.0.0.0/4", "multicast"),
-    ("ff00::/8", "multicast"),
-    ("255.255.255.255/32", "broadcast"),
-    // Linux dials itself for 0.0.0.0; the rest of the network is no destination either (RFC 1122 section 3.2.1.3).
-    ("0.0.0.0/8", "unspecified"),
-    ("::/128", "unspecified"),
-];
+pub(crate) use explain::{PolicyArgs, run};
+pub(crate) use file::{Source, follow};
+pub use settings::{
+    Bound, Bounds, Method, Nat64, Network, Others, OwnListener, OwnListeners, PolicySettings, Ports, Rate, Rates, Rules, Suffix,
+};
+pub use status::Status;
 
 /// The policy in force. Cheap to clone; all clones are one, so that [`replace`](Policy::replace) reaches everybody.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "PolicySettings")]
 pub struct Policy {
-    compiled: Arc<RwLock<Arc<Compiled>>>,
+    shared: Arc<Shared>,
+    /// What the client has left, in whose name is asked.
+    client: Option<Arc<Mutex<Bucket>>>,
 }
 
-struct Compiled {
-    settings: PolicySettings,
-    networks: Vec<NetworkRule>,
+struct Shared {
+    force: RwLock<Arc<Force>>,
+    meters: Mutex<Meters>,
+    status: Mutex<Status>,
 }
 
-/// One rule about a network.
-struct NetworkRule {
-    network: IpNet,
-    allow: bool,
-    /// The name of a default rule; none: the user's own.
-    default: Option<&'static str>,
+/// What is in force: rules, and what they have to know of this machine.
+#[derive(Clone)]
+struct Force {
+    rules: Arc<Compiled>,
+    own: Vec<(OwnListener, SocketAddr)>,
+    broadcasts: Arc<HashSet<Ipv4Addr>>,
 }
 
 impl Policy {
     /// Compiles settings, or says what is wrong with them.
     pub fn new(settings: PolicySettings) -> Result<Self, String> {
-        Ok(Self { compiled: Arc::new(RwLock::new(Arc::new(Compiled::new(settings)?))) })
+        let force = Force { rules: Arc::new(Compiled::new(settings)?), own: Vec::new(), broadcasts: Arc::default() };
+        let status = Mutex::new(Status::new(clock::wall()));
+        Ok(Self { shared: Arc::new(Shared { force: RwLock::new(Arc::new(force)), meters: Mutex::default(), status }), client: None })
     }
 
     /// Puts new settings in force, for all clones, from the next question on; settings that are wrong change nothing.
     pub fn replace(&self, settings: PolicySettings) -> Result<(), String> {
-        let compiled = Arc::new(Compiled::new(settings)?);
-        *self.compiled.write().unwrap_or_else(PoisonError::into_inner) = compiled;
+        let rules = Arc::new(Compiled::new(settings)?);
+        self.change(|force| force.rules = rules);
         Ok(())
+    }
+
+    /// The same for the runs of one client, who has a rate of its own.
+    #[must_use]
+    pub fn for_client(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), client: Some(Arc::default()) }
+    }
+
+    /// Says which listeners are this monitor's own, and where: as they are bound, `0.0.0.0` and `[::]` being all that this machine has.
+    pub fn note_own(&self, own: Vec<(OwnListener, SocketAddr)>) {
+        self.change(|force| force.own = own);
+    }
+
+    /// Looks which networks this machine is in now, for their broadcast addresses.
+    pub fn look_around(&self) {
+        match local::broadcasts() {
+            Ok(found) if found != *self.force().broadcasts => self.change(|force| force.broadcasts = Arc::new(found)),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the addresses of the interfaces can't be told"),
+        }
     }
 
     /// The settings in force.
     pub fn settings(&self) -> PolicySettings {
-        self.compiled().settings.clone()
+        self.force().rules.settings.clone()
     }
 
     /// Permits a kind of probe ("ping"), or says in one sentence which rule forbids it.
     pub fn permit_kind(&self, kind: &str) -> Result<(), String> {
-        let compiled = self.compiled();
-        let rules = &compiled.settings.kinds;
-        if rules.deny.iter().any(|denied| denied == kind) {
-            return Err(format!("policy: the kind {kind} is denied (kinds.deny)"));
-        }
-        if rules.others == Others::Allow || rules.allow.iter().any(|allowed| allowed == kind) {
-            return Ok(());
-        }
-        Err(format!("policy: the kind {kind} is not among those allowed (kinds.others is \"deny\")"))
+        self.force().rules.kind(kind).permit()
     }
 
-    fn compiled(&self) -> Arc<Compiled> {
-        Arc::clone(&self.compiled.read().unwrap_or_else(PoisonError::into_inner))
+    /// Permits what a run would do wherever it leads, or says which rule forbids it.
+    pub fn permit_plan(&self, plan: &Plan) -> Result<(), String> {
+        let (force, demand) = (self.force(), plan.demand());
+        force.rules.kind(plan.kind()).permit()?;
+        demand.method.map_or(Ok(()), |method| force.rules.method(method).permit())?;
+        force.rules.demand(plan.kind(), &demand)
+    }
+
+    fn force(&self) -> Arc<Force> {
+        Arc::clone(&self.shared.force.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Force)) {
+        let mut force = self.shared.force.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut force));
+    }
+
+    fn take(&self, force: &Force, to: IpAddr, packets: u32) -> Result<(), String> {
+        let rates = &force.rules.settings.rates;
+        let mut client = self.client.as_ref().map(|client| client.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut meters = self.shared.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.take(rates, client.as_deref_mut(), to, packets, clock::monotonic())
     }
 }
 
 impl Default for Policy {
+    #[expect(clippy::expect_used, reason = "the default rules are constants, and compiled in each test")]
     fn default() -> Self {
-        let compiled = Compiled { settings: PolicySettings::default(), networks: default_rules() };
-        Self { compiled: Arc::new(RwLock::new(Arc::new(compiled))) }
+        Self::new(PolicySettings::default()).expect("the default rules")
     }
 }
 
@@ -112,81 +148,54 @@ impl TryFrom<PolicySettings> for Policy {
 
 impl Gate for Policy {
     fn permit(&self, destination: Destination) -> Result<(), String> {
-        let compiled = self.compiled();
-        let address = destination.address.to_canonical();
-        compiled.permit_address(address)?;
-        if let IpAddr::V6(outer) = address
-            && let Some(inner) = embedded(outer)
-        {
-            compiled.permit_address(inner.into()).map_err(|rule| format!("{rule}, and {outer} leads to {inner}"))?;
+        let Destination { address, port, packets } = destination;
+        let (force, address) = (self.force(), address.to_canonical());
+        let inner = spellings::embedded(address, &force.rules.nat64);
+        force.judge(address, port)?;
+        for inner in &inner {
+            force.judge((*inner).into(), port).map_err(|rule| format!("{rule}, and {address} leads to {inner}"))?;
         }
-        destination.port.map_or(Ok(()), |port| compiled.permit_port(port))
+        self.take(&force, inner.first().map_or(address, |inner| (*inner).into()), packets)
+    }
+
+    fn permit_name(&self, name: &str) -> Result<(), String> {
+        self.force().rules.name(name).permit().map_err(|rule| format!("{rule}, asked was {}", name.trim_end_matches('.')))
+    }
+
+    fn permit_method(&self, method: &str) -> Result<(), String> {
+        self.force().rules.method(method).permit()
     }
 }
 
-impl Compiled {
-    fn new(settings: PolicySettings) -> Result<Self, String> {
-        for kind in settings.kinds.allow.iter().chain(&settings.kinds.deny) {
-            if !KINDS.contains(&kind.as_str()) {
-                return Err(format!("{kind:?} is not a kind of probe: there are {}", KINDS.join(", ")));
-            }
-        }
-        let mut networks = default_rules();
-        let own = |network: &Network, allow| NetworkRule { network: network.0, allow, default: None };
-        networks.extend(settings.networks.allow.iter().map(|network| own(network, true)));
-        networks.extend(settings.networks.deny.iter().map(|network| own(network, false)));
-        Ok(Self { settings, networks })
-    }
-
-    fn permit_address(&self, address: IpAddr) -> Result<(), String> {
-        // The narrowest rule; among equals the user's own before a default one, and then the one that denies.
-        let rule = self
-            .networks
-            .iter()
-            .filter(|rule| rule.network.contains(&address))
-            .max_by_key(|rule| (rule.network.prefix_len(), rule.default.is_none(), !rule.allow));
-        match rule {
-            Some(NetworkRule { allow: true, .. }) => Ok(()),
-            Some(NetworkRule { network, default: Some(name), .. }) => Err(format!("policy: {network} is denied (default rule {name:?})")),
-            Some(NetworkRule { network, default: None, .. }) => Err(format!("policy: {network} is denied (networks.deny)")),
-            None if self.settings.networks.others == Others::Allow => Ok(()),
-            None => Err(format!("policy: {address} is in none of the networks allowed (networks.others is \"deny\")")),
+impl Force {
+    fn judge(&self, address: IpAddr, port: Option<u16>) -> Result<(), String> {
+        self.address(address).permit()?;
+        let Some(port) = port else { return Ok(()) };
+        match self.own(address, port) {
+            Some(ruling) => ruling.permit(),
+            None => self.rules.port(port).permit(),
         }
     }
 
-    fn permit_port(&self, port: u16) -> Result<(), String> {
-        let rules = &self.settings.ports;
-        let narrowest = |rules: &[Ports]| {
-            rules.iter().filter(|ports| (ports.first..=ports.last).contains(&port)).min_by_key(|ports| ports.last - ports.first).copied()
+    fn address(&self, address: IpAddr) -> Ruling<'_> {
+        let is_broadcast = matches!(address, IpAddr::V4(address) if self.broadcasts.contains(&address));
+        self.rules.address(address, is_broadcast)
+    }
+
+    /// The ruling where address and port are a listener of ours.
+    fn own(&self, address: IpAddr, port: u16) -> Option<Ruling<'_>> {
+        let is_there = |at: &SocketAddr| {
+            at.port() == port
+                && match at.ip().to_canonical() {
+                    // [::] takes IPv4 too, unless the system says otherwise.
+                    IpAddr::V6(any) if any.is_unspecified() => local::is_local(address),
+                    IpAddr::V4(any) if any.is_unspecified() => address.is_ipv4() && local::is_local(address),
+                    bound => bound == address,
+                }
         };
-        match (narrowest(&rules.allow), narrowest(&rules.deny)) {
-            (Some(allowed), Some(denied)) if allowed.last - allowed.first < denied.last - denied.first => Ok(()),
-            (_, Some(denied)) => Err(format!("policy: port {port} is denied (ports.deny: {denied})")),
-            (Some(_), None) => Ok(()),
-            (None, None) if rules.others == Others::Allow => Ok(()),
-            (None, None) => Err(format!("policy: port {port} is not among those allowed (ports.others is \"deny\")")),
-        }
-    }
-}
-
-fn default_rules() -> Vec<NetworkRule> {
-    DEFAULT_RULES
-        .iter()
-        .filter_map(|(network, name)| Some(NetworkRule { network: network.parse().ok()?, allow: false, default: Some(name) }))
-        .collect()
-}
-
-/// The IPv4 address that an IPv6 address leads to, where somebody on the way may translate it: NAT64 with the well-known prefix
-/// (RFC 6052), 6to4 (RFC 3056), IPv4-compatible (RFC 4291 section 2.5.5.1; `::` and `::1` are none).
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let of = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Some(Ipv4Addr::new(a, b, c, d))
-    };
-    match address.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => of(high, low),
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => of(high, low),
-        _ => None,
+        let (listener, _) = self.own.iter().find(|(_, at)| is_there(at))?;
+        let allowed = self.rules.settings.own_listeners.allow.contains(listener);
+        Some(Ruling { allowed, rule: Rule::Own(*listener, port) })
     }
 }
 

@@ -86,7 +86,8 @@ impl Registry {
         for view in &views {
             tally += &view.tally;
         }
-        let Shared { admission, drain, .. } = &self.shared;
+        let Shared { admission, drain, policy, .. } = &self.shared;
+        let policy = policy.status();
         Snapshot {
             clients: views.iter().map(View::figures).collect(),
             skipped: tally.skipped(),
@@ -95,6 +96,8 @@ impl Registry {
             load: admission.load(),
             lateness: tally.lateness,
             journal: self.shared.keeper.condition(),
+            policy_reloads: (policy.reloads, policy.failed_reloads),
+            policy_is_stale: policy.trouble.is_some(),
             draining: drain.is_cancelled(),
         }
     }

@@ -34,6 +34,7 @@ use crate::{
     execute::Execute,
     figures,
     journal::{Disk, Keeper},
+    policy::{OwnListener, Policy},
     registry::Registry,
     session::Shared,
 };
@@ -50,6 +51,8 @@ const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Streams that a peer may reset before they were served; more ends its connection (CVE-2023-44487).
 const MAX_RESET_STREAMS: usize = 32;
+/// How often it is looked which networks this machine is in.
+const SURROUNDINGS: Duration = Duration::from_secs(5);
 /// How long connections may take to close once all sessions have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -59,8 +62,11 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let bearer = settings.bearer()?;
     let settings = Arc::new(settings);
     let policy = settings.policy();
+    let mut own: Vec<_> = grpc.local_addr().ok().map(|address| (OwnListener::Grpc, address)).into_iter().collect();
     let end = CancellationToken::new();
     let readiness = Readiness::default();
+    policy.report_to(&readiness);
+    policy.look_around();
     let (broken, mut breakage) = mpsc::unbounded_channel();
     let (keeper, stored) = {
         let (settings, readiness) = (Arc::clone(&settings), readiness.clone());
@@ -71,7 +77,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let registry = Registry::new(Shared {
         keeper: keeper.clone(),
         world: World::new(Arc::new(policy.clone())),
-        policy,
+        policy: policy.clone(),
         admission: Admission::new(settings.limits),
         watchers: broadcast::channel(WATCH_DEPTH).0,
         drain: drain.clone(),
@@ -108,7 +114,9 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let figures = match settings.http_listen {
         Some(address) => {
             let listener = http::bind("health and figures", address).await?;
-            tracing::info!(address = %listener.local_addr().unwrap_or(address), "health and figures");
+            let address = listener.local_addr().unwrap_or(address);
+            own.push((OwnListener::Http, address));
+            tracing::info!(%address, "health and figures");
             let (registry, name) = (registry.clone(), settings.name.clone());
             let routes = http::routes_of(readiness.clone(), move || {
                 let (registry, name) = (registry.clone(), name.clone());
@@ -118,6 +126,8 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         }
         None => None,
     };
+    policy.note_own(own);
+    let looks = tokio::spawn(look_around(policy));
     registry.resume(stored);
     tracing::info!(name = settings.name, address = %grpc.local_addr().unwrap_or(settings.listen), "serving");
     let serving = server
@@ -147,6 +157,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         Some(fatal) = breakage.recv() => Err(fatal),
     };
     closed.cancel();
+    looks.abort();
     // The folder is free for another process when this one says that it has ended.
     if let Err(error) = task::spawn_blocking(move || keeper.end()).await {
         tracing::error!(%error, "end the journal");
@@ -156,6 +167,16 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         let _ = figures.await;
     }
     served
+}
+
+/// Interfaces come and go, and with them what is a broadcast. (What the policy does not know yet, the kernel refuses: no socket asks for
+/// leave to broadcast.)
+async fn look_around(policy: Policy) {
+    let mut ticks = tokio::time::interval(SURROUNDINGS);
+    loop {
+        ticks.tick().await;
+        policy.look_around();
+    }
 }
 
 type Found = (Keeper, Vec<crate::journal::StoredClient>);

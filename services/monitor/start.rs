@@ -1,10 +1,6 @@
 //! `vantage-monitor serve`: settings from file, flags and environment; the listener; signals; the console.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::BoolishValueParser};
 use vantage_daemon::{
@@ -16,8 +12,9 @@ use vantage_daemon::{
 };
 
 use crate::{
-    config::{Settings, Tls, fields},
+    config::{Settings, Tls, fields, has_policy},
     console::Console,
+    policy::{Source, follow},
 };
 
 /// What a listener beyond loopback needs, as the flags are called.
@@ -27,9 +24,12 @@ const CURE: [&str; 3] =
 /// What wins over the settings file. Units, ranges and defaults are those of [`Settings`].
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ServeArgs {
-    /// Settings as JSON; SIGHUP reads its policy anew
+    /// Settings as JSON
     #[arg(long, env = "VANTAGE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The policy as JSON, in place of the one in the settings; read anew when it changes and on SIGHUP
+    #[arg(long, env = "VANTAGE_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// The name that every result carries [default: the host's]
     #[arg(long, env = "VANTAGE_NAME", value_name = "NAME", value_parser = fields::parse_name)]
     name: Option<String>,
@@ -100,6 +100,17 @@ impl ServeArgs {
         }
         settings.drain_timeout = self.drain_timeout.unwrap_or(settings.drain_timeout);
         settings.data = self.data.clone().unwrap_or(settings.data);
+        put(&mut settings.policy_file, &self.policy);
+        if let (Some(policy), Some(config)) = (&self.policy, &self.config)
+            && has_policy(&fs::read_to_string(config).unwrap_or_default())
+        {
+            let why = format!("{} has a policy, and --policy {} is another: give one of them", config.display(), policy.display());
+            return Err(Fatal::new(Exit::Config, why));
+        }
+        if let Some(file) = &settings.policy_file {
+            let rules = Source::File(file.clone()).load()?;
+            settings.policy.replace(rules).map_err(|why| Fatal::new(Exit::Config, why))?;
+        }
         Ok(settings)
     }
 }
@@ -115,22 +126,20 @@ pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
     }
     crate::files::provide(settings.limits.in_flight);
     exposure::check("gRPC", settings.listen, settings.protection(), CURE)?;
-    let Signals { drain, end, mut reload } = Signals::listen()?;
+    let Signals { drain, end, reload } = Signals::listen()?;
     let listener = http::bind("gRPC", settings.listen).await?;
     let address = listener.local_addr().map_err(|error| Fatal::new(Exit::OsError, format!("ask for our own address: {error}")))?;
 
-    let (config, policy) = (args.config.clone(), settings.policy());
-    let reloads = tokio::spawn(async move {
-        while reload.recv().await.is_some() {
-            match config.as_deref().map(|file| reload_policy(file, &policy)) {
-                None => tracing::warn!("nothing to reload: there is no settings file"),
-                Some(Ok(())) => {
-                    tracing::info!("the policy is in force as the settings file has it now; the rest of it waits for a restart")
-                }
-                Some(Err(error)) => tracing::error!(%error, "the settings file is wrong: the old policy stays in force"),
-            }
-        }
-    });
+    let policy = settings.policy();
+    let source = match (&settings.policy_file, &args.config) {
+        (Some(file), _) => Some(Source::File(file.clone())),
+        (None, Some(file)) => Some(Source::Settings(file.clone())),
+        (None, None) => None,
+    };
+    if let Some(source) = &source {
+        policy.note_file(source.path().display().to_string());
+    }
+    let reloads = tokio::spawn(follow(source, policy, reload));
     let _terminal = console.map(|console| console.start(address, &settings, drain.clone()));
     let served = tokio::select! {
         served = crate::serve(settings, listener, drain) => served,
@@ -138,12 +147,6 @@ pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
     };
     reloads.abort();
     served.map(|()| Exit::Ok)
-}
-
-/// All or nothing: the whole file has to be right before its policy counts.
-fn reload_policy(file: &Path, policy: &crate::policy::Policy) -> Result<(), Fatal> {
-    let settings = Settings::load(file)?;
-    policy.replace(settings.policy().settings()).map_err(|why| Fatal::new(Exit::Config, why))
 }
 
 #[cfg(test)]
@@ -165,7 +168,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), r#"{"name": "file", "limits": {"in_flight": 7, "clients": 8}, "drain_timeout": "1s"}"#).unwrap();
+        fs::write(file.path(), r#"{"name": "file", "limits": {"in_flight": 7, "clients": 8}, "drain_timeout": "1s"}"#).unwrap();
         let config = file.path().to_str().unwrap();
         let read =
             settings(&["--config", config, "--name", "flag", "--listen", "[::1]:0", "--http-listen", "off", "--drain-timeout", "3s"])
@@ -191,14 +194,24 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_leaves_the_policy_as_it_is() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let policy = Settings::default().policy();
-        std::fs::write(file.path(), r#"{"policy": {"kinds": {"deny": ["ping"]}}}"#).unwrap();
-        reload_policy(file.path(), &policy).unwrap();
-        assert!(policy.permit_kind("ping").is_err());
-        std::fs::write(file.path(), r#"{"policy": {"kinds": {"deny": []}}, "nmae": "a"}"#).unwrap();
-        assert!(reload_policy(file.path(), &policy).is_err());
-        assert!(policy.permit_kind("ping").is_err());
+    fn the_policy_is_in_one_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let own = write("policy.json", r#"{"kinds": {"deny": ["ping"]}}"#);
+        let (bare, with, beside) =
+            (write("bare.json", "{}"), write("with.json", r#"{"policy": {}}"#), write("beside.json", r#"{"policy_file": "policy.json"}"#));
+        for line in [vec!["--policy", &own], vec!["--policy", &own, "--config", &bare], vec!["--config", &beside]] {
+            assert!(settings(&line).unwrap().policy().permit_kind("ping").is_err(), "{line:?}");
+        }
+        let error = settings(&["--policy", &own, "--config", &with]).unwrap_err();
+        assert!(error.exit == Exit::Config && error.message.contains("give one of them"), "{error}");
+        let both = write("both.json", r#"{"policy": {}, "policy_file": "policy.json"}"#);
+        assert!(settings(&["--config", &both]).unwrap_err().message.contains("give one of them"));
+        let broken = write("broken.json", "{");
+        assert_eq!(settings(&["--policy", &broken]).unwrap_err().exit, Exit::Config);
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use vantage_daemon::{data::Data, sqlite::Sync};
 
 /// A duration with a unit ("250ms", "10s", "1m 30s", "7d"), in range.
-fn parse_duration(text: &str, least_millis: u64, most_millis: u64) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str, least_millis: u64, most_millis: u64) -> Result<Duration, String> {
     let wrong = |error: String| format!("{text:?} {error}");
     let duration = vantage_contract::duration::parse(text).map_err(|error| wrong(error.to_string()))?;
     let duration = Duration::try_from(duration).map_err(|error| wrong(error.to_string()))?;
@@ -28,7 +28,7 @@ pub(crate) fn parse_drain_timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// A number from `LEAST` to `MOST`.
-pub(super) fn number<'de, const LEAST: u64, const MOST: u64, N, D>(from: D) -> Result<N, D::Error>
+pub(crate) fn number<'de, const LEAST: u64, const MOST: u64, N, D>(from: D) -> Result<N, D::Error>
 where
     N: TryFrom<u64, Error: fmt::Display>,
     D: Deserializer<'de>,

@@ -1,9 +1,15 @@
 //! The policy as it stands in the settings file.
 
+mod amounts;
+mod words;
+
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use amounts::{Bound, Bounds, Nat64, OwnListener, OwnListeners, Rate, Rates};
+pub use words::{Method, Suffix};
 
 /// What orders may ask of this monitor. No order can widen it.
 ///
@@ -13,12 +19,30 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySettings {
     /// By the address that is really dialled, resolvers and redirects included. A rule of the user's that is as narrow as a default
-    /// rule wins over it: `{"allow": ["169.254.0.0/16"]}` opens link-local addresses, and still not 169.254.169.254.
+    /// rule wins over it: `{"allow": ["169.254.0.0/16"]}` opens link-local addresses, and still not 169.254.169.254. The directed
+    /// broadcast address of a network that this machine is in is open to a rule for that address alone.
     pub networks: Rules<Network>,
+    /// Prefixes of translators to IPv4 (RFC 6052) that are in use here, beside those that everybody knows: what they carry is judged too.
+    /// Their lengths are 32, 40, 48, 56, 64 or 96. Default: none.
+    pub nat64_prefixes: Vec<Nat64>,
     /// By destination port, for what has one (UDP and TCP).
     pub ports: Rules<Ports>,
+    /// By name, with all that is below it: "example.com" is www.example.com too. Judged are the names that are asked for, before anybody is
+    /// asked, and those that they turn out to be aliases of (CNAME). An address that an order names itself has no name.
+    pub names: Rules<Suffix>,
     /// By kind: "ping", "dns". `deny` wins where a kind is in both.
     pub kinds: Rules<String>,
+    /// By method of HTTP, of requests for tokens too: "GET". `deny` wins where a method is in both.
+    pub methods: Rules<Method>,
+    /// Which of the monitor's own listeners may be probed. By default none, whatever the networks and ports say, at whatever address of
+    /// this machine they can be reached.
+    pub own_listeners: OwnListeners,
+    /// The most that a run may do, by kind: `{"ping": {"max_requests": 10}}`. Default: what the contract says.
+    pub bounds: Bounds,
+    /// How many packets may leave in what time. A run that would send more is undetermined, POLICY_DENIED, before it sends any to that
+    /// address: it is not put off, for then it would measure another moment than it was due at; and it is not OVERLOADED, for the cure is
+    /// another check or another policy, not another machine.
+    pub rates: Rates,
 }
 
 /// One group of rules.

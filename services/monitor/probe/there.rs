@@ -79,7 +79,9 @@ mod tests {
         let serving = tokio::spawn(crate::serve(settings, listener, drain.clone()));
 
         let link = Link::connect(&address.to_string(), &Trust::default()).await.unwrap();
-        let tcp = TcpProbe { host: "127.0.0.1".into(), port: address.port().into(), ..TcpProbe::default() };
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = target.local_addr().unwrap().port().into();
+        let tcp = TcpProbe { host: "127.0.0.1".into(), port, ..TcpProbe::default() };
         let probe = Probe { kind: Some(Kind::Tcp(tcp)), ..Probe::default() };
         let check = Check { name: "probe".into(), probe: Some(probe), ..Check::default() };
         let result = run(&link, check, Duration::from_secs(30)).await.unwrap();

@@ -99,10 +99,11 @@ impl Actor {
     fn new(
         client_id: String,
         stored: Option<StoredClient>,
-        shared: Shared,
+        mut shared: Shared,
         commands: mpsc::Receiver<Command>,
         expendable: Arc<AtomicBool>,
     ) -> Self {
+        shared.world.gate = Arc::new(shared.policy.for_client());
         let now = Now::read();
         let (name, bounds) = (&shared.settings.name, shared.settings.bounds());
         let (mut hello, mut address) = (Hello { client_id: client_id.clone(), ..Hello::default() }, String::new());

@@ -223,6 +223,6 @@ async fn attempt(ticket: Ticket, shared: Arc<Shared>, in_flight: Arc<AtomicU32>)
 
 fn runnable<'t>(ticket: &'t Ticket, shared: &Shared) -> Result<&'t Plan, Failure> {
     let plan = ticket.facts.plan.as_ref().map_err(|invalid| Failure::from(invalid.clone()))?;
-    shared.policy.permit_kind(plan.kind()).map_err(|rule| Failure::new(Reason::PolicyDenied, Attribution::Vantage, rule))?;
+    shared.policy.permit_plan(plan).map_err(|rule| Failure::new(Reason::PolicyDenied, Attribution::Vantage, rule))?;
     Ok(plan)
 }

@@ -1,8 +1,9 @@
-//! Notices that the file of checks has changed.
+//! Notices that files have changed: checks, certificates, keys, tokens.
 //!
-//! The folder is watched, not the file: editors write another file and rename it, and Kubernetes exchanges a link beside it.
+//! Their folders are watched, not the files: editors write another file and rename it, and Kubernetes exchanges a link beside it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,54 +18,60 @@ const QUIET: Duration = Duration::from_millis(200);
 /// How many of those waits a folder that is never quiet may take.
 const MOST_WAITS: usize = 10;
 
-/// Watches one file; its end ends the watching.
+/// Watches some files; its end ends the watching.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     changes: mpsc::Receiver<()>,
     // Dropped, it stops.
     _watcher: Option<RecommendedWatcher>,
 }
 
 impl Watch {
-    /// Watches a file, from its present content on: to be called before it is read. Where that is not possible, it says so and never tells of a change.
-    pub(crate) fn start(path: &Path) -> Self {
+    /// Watches files, from their present content on: to be called before they are read. Where that is not possible, it says so and never tells of a
+    /// change.
+    pub fn start(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let paths: Vec<PathBuf> = paths.into_iter().collect();
         let (events_in, events) = mpsc::channel(1);
         let (changes_in, changes) = mpsc::channel(1);
-        let watcher = watcher(path, events_in)
-            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "the file can't be watched: changes count after SIGHUP"))
+        let watcher = watcher(&paths, events_in)
+            .inspect_err(|error| tracing::warn!(?paths, %error, "these files can't be watched: changes count after SIGHUP"))
             .ok();
-        tokio::spawn(settle(path.to_owned(), content(path), events, changes_in));
+        let known = content(&paths);
+        tokio::spawn(settle(paths, known, events, changes_in));
         Self { changes, _watcher: watcher }
     }
 
-    /// Ends when the file has another content. Never, where it can't be watched.
-    pub(crate) async fn changed(&mut self) {
+    /// Ends when one of the files has another content. Never, where they can't be watched.
+    pub async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
             std::future::pending().await
         }
     }
 }
 
-fn watcher(path: &Path, to: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn watcher(paths: &[PathBuf], to: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let folder = |path: &PathBuf| path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let folders: BTreeSet<PathBuf> = paths.iter().map(folder).collect();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // Full: somebody is about to look anyway.
             let _ = to.try_send(());
         }
     })?;
-    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    for folder in folders {
+        watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+    }
     Ok(watcher)
 }
 
-async fn settle(path: PathBuf, mut known: Option<Vec<u8>>, mut events: mpsc::Receiver<()>, changes: mpsc::Sender<()>) {
+async fn settle(paths: Vec<PathBuf>, mut known: Vec<Option<Vec<u8>>>, mut events: mpsc::Receiver<()>, changes: mpsc::Sender<()>) {
     while events.recv().await.is_some() {
         for _ in 0..MOST_WAITS {
             if tokio::time::timeout(QUIET, events.recv()).await.is_err() {
                 break;
             }
         }
-        let now = content(&path);
+        let now = content(&paths);
         if now != known {
             known = now;
             if changes.send(()).await.is_err() {
@@ -74,9 +81,9 @@ async fn settle(path: PathBuf, mut known: Option<Vec<u8>>, mut events: mpsc::Rec
     }
 }
 
-/// What tells one content from another; none where there is no file.
-fn content(path: &Path) -> Option<Vec<u8>> {
-    fs::read(path).ok().map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec())
+/// What tells one content from another, for each file; none where there is no file.
+fn content(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+    paths.iter().map(|path| fs::read(path).ok().map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec())).collect()
 }
 
 #[cfg(test)]
@@ -92,7 +99,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checks.json");
         fs::write(&path, "1").unwrap();
-        let mut watch = Watch::start(&path);
+        let mut watch = Watch::start([path.clone()]);
         fs::write(&path, "2").unwrap();
         soon(watch.changed()).await;
         fs::write(folder.path().join("new"), "3").unwrap();
@@ -107,7 +114,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checks.json");
         fs::write(&path, "1").unwrap();
-        let mut watch = Watch::start(&path);
+        let mut watch = Watch::start([path.clone()]);
         fs::write(folder.path().join("other"), "x").unwrap();
         fs::write(&path, "1").unwrap();
         assert!(tokio::time::timeout(QUIET * 3, watch.changed()).await.is_err());
