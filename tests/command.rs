@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::lab::{
-    monitor::PATIENCE,
+    monitor::{PATIENCE, silent_port},
     place::{self, Closed},
     process::{Ended, MONITOR, Running, run, write},
 };
@@ -77,7 +77,8 @@ async fn slips_faults_and_absence_have_their_own_codes() {
 #[tokio::test]
 async fn a_served_monitor_probes_for_others_lists_them_and_ends_well() {
     let (served, at) = serving(&[]).await;
-    let probed = monitor(&format!("probe tcp {at} --at http://{at} --output json")).await;
+    let (_target, port) = silent_port().await;
+    let probed = monitor(&format!("probe tcp 127.0.0.1:{port} --at http://{at} --output json")).await;
     assert_eq!(probed.code, Some(0), "{probed:?}");
     assert_eq!(probed.json_lines()[0]["monitor"], "served");
     let clients = monitor(&format!("clients --at {at} --output json")).await.json_lines().remove(0);
@@ -99,7 +100,8 @@ async fn a_changed_policy_holds_after_sighup() {
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "monitor.json", "{}");
     let (served, at) = serving(&["--config", &config]).await;
-    let probe = format!("probe tcp {at} --at {at} --output json");
+    let (_target, port) = silent_port().await;
+    let probe = format!("probe tcp 127.0.0.1:{port} --at {at} --output json");
     assert_eq!(monitor(&probe).await.code, Some(0));
     write(folder.path(), "monitor.json", r#"{"policy": {"networks": {"deny": ["127.0.0.0/8"]}}}"#);
     served.signal(Signal::SIGHUP);

@@ -209,7 +209,9 @@ async fn a_silent_cut_between_two_networks_loses_and_doubles_nothing() {
     let at = format!("{}:20000", row.target()[0]);
     let mut own = checks(5, 20_000, "200ms");
     own.as_array_mut().unwrap().iter_mut().for_each(|check| check["tcp"]["host"] = json!(row.target()[0]));
-    let settings = json!({ "keepalive": { "interval": "1s", "timeout": "1s" }, "allow_unprotected_listener": true });
+    // What is probed is the monitor's own port.
+    let policy = json!({ "own_listeners": { "allow": ["grpc"] } });
+    let settings = json!({ "keepalive": { "interval": "1s", "timeout": "1s" }, "allow_unprotected_listener": true, "policy": policy });
     let mut stage = Stage::set(&own, &settings).await;
     (stage.at, stage.through) = (at.clone(), at);
     let inside = |node| ["ip", "netns", "exec", row.name(node)].map(str::to_owned).to_vec();
