@@ -11,6 +11,8 @@ mod echoes;
 mod execute;
 mod hostile;
 mod http;
+mod http_auth;
+mod http_proxy;
 mod https;
 mod lab;
 mod names;

@@ -7,6 +7,7 @@ use crate::{
     failure::{Failure, Invalid},
     gate::Demand,
     http::Http,
+    secret::Masks,
     stopwatch::Times,
     target::{Host, Options},
 };
@@ -20,8 +21,8 @@ impl Probe for Https {
 
     const CONNECTS: bool = true;
 
-    fn parse(spec: &HttpProbe, _: &Options) -> Result<Self, Invalid> {
-        Ok(Self(Http::parse_as("https", spec)?))
+    fn parse(spec: &HttpProbe, options: &Options) -> Result<Self, Invalid> {
+        Ok(Self(Http::parse_as("https", spec, options)?))
     }
 
     fn is_light(&self) -> bool {
@@ -44,7 +45,7 @@ impl Probe for Https {
         self.0.run(run).await
     }
 
-    fn settle(report: &mut HttpReport, times: &Times) {
-        Http::settle(report, times);
+    fn settle(report: &mut HttpReport, times: &Times, masks: &Masks) {
+        Http::settle(report, times, masks);
     }
 }
