@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -32,6 +32,10 @@ const TRIES: u32 = 8;
 /// How many errors are kept until somebody takes them.
 const MOST_ERRORS: usize = 64;
 
+/// Waits until something may have come back.
+#[cfg(feature = "quic")]
+type Waiter = std::pin::Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
 /// A packet that left.
 struct Departure {
     left: Reading,
@@ -41,9 +45,14 @@ struct Departure {
 /// A packet socket with one peer: UDP, echo or raw.
 pub(crate) struct Stamped {
     /// tokio's type for any packet socket; it is polled through this and used through its descriptor.
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
+    /// Who waits for it where it is polled, with whom to wake: it has to be kept from one poll to the next.
+    #[cfg(feature = "quic")]
+    waiter: Option<Waiter>,
     /// In the order of sending; a packet's place is its number.
     departures: Vec<Departure>,
+    /// Whether departures are kept.
+    is_remembered: bool,
     /// The number of the packet that the kernel counts as 0.
     counted_from: usize,
     /// The flags of SO_TIMESTAMPING, where the kernel knows them.
@@ -109,8 +118,18 @@ impl Stamped {
             // Without stamps of any kind the process's own count.
             let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         }
-        let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket, departures: Vec::new(), counted_from: 0, stamping, errors: VecDeque::new(), peer })
+        let socket = Arc::new(UdpSocket::from_std(socket.into())?);
+        Ok(Self {
+            socket,
+            #[cfg(feature = "quic")]
+            waiter: None,
+            departures: Vec::new(),
+            is_remembered: true,
+            counted_from: 0,
+            stamping,
+            errors: VecDeque::new(),
+            peer,
+        })
     }
 
     /// The number of the packet that is sent next, from 0. Packets that did not leave have none.
@@ -146,6 +165,17 @@ impl Stamped {
         Ok(self.errors.pop_front())
     }
 
+    /// Departures are neither stamped nor remembered from here on.
+    #[cfg(feature = "quic")]
+    pub(crate) fn send_unstamped(&mut self) {
+        let arrivals = TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE;
+        if self.stamping.take().is_some() {
+            // At worst departures go on to be stamped for nobody.
+            let _ = setsockopt(&self.socket, sockopt::Timestamping, &arrivals);
+        }
+        self.is_remembered = false;
+    }
+
     /// Sends a packet; its number is what [`next_number`](Self::next_number) was.
     pub(crate) fn send(&mut self, packet: &[u8]) -> io::Result<()> {
         let left = Reading::now();
@@ -162,7 +192,9 @@ impl Stamped {
         }
         match sent {
             Ok(_) => {
-                self.departures.push(Departure { left, departed: None });
+                if self.is_remembered {
+                    self.departures.push(Departure { left, departed: None });
+                }
                 Ok(())
             }
             Err(Errno::EAGAIN) => Err(Errno::ENOBUFS.into()),
@@ -198,6 +230,23 @@ impl Stamped {
             return Ok(());
         }
         self.socket.ready(Interest::READABLE | Interest::ERROR).await.map(|_| ())
+    }
+
+    /// The same, for who is polled and has other things to do beside it.
+    #[cfg(feature = "quic")]
+    pub(crate) fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+        if !self.errors.is_empty() {
+            return std::task::Poll::Ready(Ok(()));
+        }
+        let waiter = self.waiter.get_or_insert_with(|| {
+            let socket = self.socket.clone();
+            Box::pin(async move { socket.ready(Interest::READABLE | Interest::ERROR).await.map(|_| ()) })
+        });
+        let polled = waiter.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.waiter = None;
+        }
+        polled
     }
 
     /// Takes what came back, without waiting: None where there is nothing. The packet's bytes go to `buffer`.

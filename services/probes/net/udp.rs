@@ -6,6 +6,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+#[cfg(feature = "quic")]
+use std::{
+    pin::pin,
+    task::{Context, Poll, ready},
+};
 
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -116,6 +121,12 @@ impl Connected {
         self.socket.local_address().ok()
     }
 
+    /// Departures are neither stamped nor remembered from here on: for protocols that send thousands of datagrams and keep count themselves.
+    #[cfg(feature = "quic")]
+    pub(crate) fn send_unstamped(&mut self) {
+        self.socket.send_unstamped();
+    }
+
     /// Sends a datagram and says which number it has on this socket, from 0.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<u16, Trouble> {
         let number = self.socket.next_number();
@@ -133,12 +144,33 @@ impl Connected {
             if let Err(error) = self.socket.ready().await {
                 return Err(self.trouble("wait for", &error, Moment::AtOnce));
             }
-            match take(&mut self.socket) {
-                Ok(None) => {}
-                Ok(Some(Heard::Datagram(received))) => return Ok(received),
-                Ok(Some(Heard::Error(error))) => return Err(self.told("ask", &error)),
-                Err(error) => return Err(self.trouble("ask", &error, Moment::Later)),
+            if let Some(heard) = self.take() {
+                return heard;
             }
+        }
+    }
+
+    /// The same, for who is polled and has other things to do beside it.
+    #[cfg(feature = "quic")]
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Trouble>> {
+        loop {
+            ready!(pin!(tokio::task::consume_budget()).poll(cx));
+            if let Err(error) = ready!(self.socket.poll_ready(cx)) {
+                return Poll::Ready(Err(self.trouble("wait for", &error, Moment::AtOnce)));
+            }
+            if let Some(heard) = self.take() {
+                return Poll::Ready(heard);
+            }
+        }
+    }
+
+    /// What came, if anything did.
+    fn take(&mut self) -> Option<Result<Received, Trouble>> {
+        match take(&mut self.socket) {
+            Ok(None) => None,
+            Ok(Some(Heard::Datagram(received))) => Some(Ok(received)),
+            Ok(Some(Heard::Error(error))) => Some(Err(self.told("ask", &error))),
+            Err(error) => Some(Err(self.trouble("ask", &error, Moment::Later))),
         }
     }
 
