@@ -11,7 +11,6 @@ use prost_reflect::DescriptorPool;
 pub mod duration;
 pub mod file;
 pub mod json;
-pub mod secret;
 
 /// The messages and services of `vantage.v1`, generated from the .proto files.
 pub mod v1 {

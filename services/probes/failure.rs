@@ -147,8 +147,7 @@ pub fn outcome_of(reason: Reason) -> Outcome {
         | Reason::NoAnswer
         | Reason::ResourceExhausted
         | Reason::LocalNetwork
-        | Reason::Internal
-        | Reason::NotAuthenticated => Outcome::Undetermined,
+        | Reason::Internal => Outcome::Undetermined,
         Reason::Overloaded
         | Reason::StillRunning
         | Reason::MonitorDown

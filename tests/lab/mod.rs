@@ -3,6 +3,7 @@
 pub(crate) mod dns;
 pub(crate) mod echo;
 pub(crate) mod http;
+pub(crate) mod http3;
 pub(crate) mod monitor;
 pub(crate) mod named;
 pub(crate) mod netns;
@@ -11,7 +12,6 @@ pub(crate) mod place;
 pub(crate) mod privilege;
 pub(crate) mod probe;
 pub(crate) mod process;
-pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod servers;
 pub(crate) mod signed;

@@ -11,6 +11,9 @@ pub(super) enum Version {
     One,
     /// HTTP/2.
     Two,
+    /// HTTP/3.
+    #[cfg(feature = "http3")]
+    Three,
 }
 
 impl Version {
@@ -20,7 +23,12 @@ impl Version {
             Ok(HttpVersion::Unspecified) => Ok(None),
             Ok(HttpVersion::HttpVersion11) => Ok(Some(Self::One)),
             Ok(HttpVersion::HttpVersion2) => Ok(Some(Self::Two)),
-            Ok(HttpVersion::HttpVersion3) => Err(Invalid::new("version", "3 can't be run yet")),
+            #[cfg(feature = "http3")]
+            Ok(HttpVersion::HttpVersion3) => Ok(Some(Self::Three)),
+            #[cfg(not(feature = "http3"))]
+            Ok(HttpVersion::HttpVersion3) => {
+                Err(Invalid::new("version", "3 is not known to this monitor: it was built without the feature \"http3\""))
+            }
             Err(_) => Err(Invalid::new("version", format!("{number} is not a version of HTTP"))),
         }
     }

@@ -1,6 +1,5 @@
 //! Pure bytes: codecs that do no I/O and never panic, whatever they are given.
 
-pub mod challenge;
 pub mod checksum;
 pub mod dns;
 pub mod extension;
@@ -12,6 +11,4 @@ pub mod name;
 pub mod ntp;
 pub mod preset;
 pub(crate) mod rdata;
-pub mod socks;
 pub mod text;
-pub mod tunnel;

@@ -2,6 +2,8 @@
 
 mod failure;
 mod stream;
+#[cfg(feature = "http3")]
+mod three;
 mod watched;
 
 use bytes::Bytes;
@@ -29,6 +31,9 @@ const MAX_INTERIM: u32 = 20;
 pub(super) enum Connection {
     /// HTTP/1.1 or HTTP/2 over a stream of bytes.
     Stream(Box<stream::Connection>),
+    /// HTTP/3 over QUIC.
+    #[cfg(feature = "http3")]
+    Three(Box<three::Connection>),
 }
 
 impl Connection {
@@ -36,6 +41,9 @@ impl Connection {
     pub(super) async fn begin(line: Line, act: &str, run: &mut Run<'_, HttpReport>) -> Result<Self, Failure> {
         match line {
             Line::Stream(stream, version) => Ok(Self::Stream(Box::new(stream::Connection::begin(stream, version, act, run).await?))),
+            #[cfg(feature = "http3")]
+            // Its room is not that of every exchange.
+            Line::Quic(link) => Ok(Self::Three(Box::pin(three::Connection::begin(link, act)).await?)),
         }
     }
 
@@ -48,6 +56,8 @@ impl Connection {
     ) -> Result<response::Parts, Failure> {
         match self {
             Self::Stream(connection) => connection.ask(request, act, run).await,
+            #[cfg(feature = "http3")]
+            Self::Three(connection) => connection.ask(request, act, run).await,
         }
     }
 
@@ -55,6 +65,8 @@ impl Connection {
     pub(super) fn version(&self) -> Version {
         match self {
             Self::Stream(connection) => connection.version(),
+            #[cfg(feature = "http3")]
+            Self::Three(_) => Version::Three,
         }
     }
 
@@ -62,6 +74,8 @@ impl Connection {
     pub(super) fn allow(&mut self, body: u64) {
         match self {
             Self::Stream(connection) => connection.allow(body),
+            #[cfg(feature = "http3")]
+            Self::Three(connection) => connection.allow(body),
         }
     }
 
@@ -69,6 +83,8 @@ impl Connection {
     pub(super) fn promised(&self) -> u64 {
         match self {
             Self::Stream(connection) => connection.promised(),
+            #[cfg(feature = "http3")]
+            Self::Three(connection) => connection.promised(),
         }
     }
 
@@ -76,6 +92,8 @@ impl Connection {
     pub(super) async fn data(&mut self, act: &str, run: &mut Run<'_, HttpReport>) -> Result<Option<Bytes>, Failure> {
         match self {
             Self::Stream(connection) => connection.data(act, run).await,
+            #[cfg(feature = "http3")]
+            Self::Three(connection) => connection.data(act, run).await,
         }
     }
 }

@@ -76,7 +76,8 @@ impl Connection {
                 local.execute(async move { drop(connection.await) });
                 Sender::One(sender)
             }
-            Version::Two => {
+            // HTTP/3 does not come over a stream of bytes.
+            _ => {
                 let io = TokioIo::new(Watched::new(stream, Framing::two(), notes));
                 let mut builder = http2::Builder::new(local.clone());
                 builder
