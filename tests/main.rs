@@ -12,6 +12,8 @@ mod execute;
 mod hostile;
 mod http;
 mod http3;
+mod http_auth;
+mod http_proxy;
 mod https;
 mod lab;
 mod names;

@@ -70,6 +70,18 @@ impl Node {
         }
     }
 
+    /// What it is, without saying it.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::Text(_) => "text",
+            Value::List(_) => "a list",
+            Value::Object(_) => "an object",
+        }
+    }
+
     /// What it is, as a sentence says "found …".
     pub(super) fn found(&self) -> String {
         match &self.value {

@@ -11,7 +11,7 @@ use super::{
     scalar,
     words::{Place, suggestion},
 };
-use crate::v1;
+use crate::{secret, v1};
 
 /// Reads a file in its canonical shape. What is not understood is noted and left out.
 pub(super) fn file(root: &Node, problems: &mut Problems) -> v1::CheckFile {
@@ -82,8 +82,7 @@ impl Reader<'_> {
         for member in members {
             if let Some(of) = &messages {
                 if member.node.members().is_none() {
-                    let sentence =
-                        format!("{} in {}: expected an object, found {}", quote(&member.name), field.name(), member.node.found());
+                    let sentence = format!("{} in {}: {}", quote(&member.name), field.name(), no_object(&member.node, of));
                     self.problems.push(member.node.at, sentence);
                 } else if let Some(value) = self.value(&member.node, of, place, || Place::Field(&member.name)) {
                     map.insert(MapKey::String(member.name.to_string()), value);
@@ -115,7 +114,7 @@ impl Reader<'_> {
             && !scalar::is_scalar(&field.kind())
         {
             if node.members().is_none() {
-                return self.refuse(node, field, place, &format!("expected an object, found {}", node.found()));
+                return self.refuse(node, field, place, &no_object(node, field));
             }
             // The fields of a probe are told as those of its check, beside which they usually stand.
             let within = if message.full_name() == "vantage.v1.Probe" { place } else { within() };
@@ -123,6 +122,9 @@ impl Reader<'_> {
         }
         match scalar::value(node, field) {
             Ok(value) => Some(value),
+            Err(_) if secret::is_secret(field.parent_message()) => {
+                self.refuse(node, field, place, &format!("expected text, found {}", node.kind()))
+            }
             Err(sentence) => self.refuse(node, field, place, &sentence),
         }
     }
@@ -146,6 +148,16 @@ impl Reader<'_> {
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         let hint = hint.unwrap_or_else(|| suggestion(&member.name, &known));
         self.problems.push(member.at, format!("unknown field {} in {place}; {hint}", quote(&member.name)));
+    }
+}
+
+/// Why a value is not the object that a field takes. What stands where a secret should be may be one.
+fn no_object(node: &Node, field: &FieldDescriptor) -> String {
+    match field.kind() {
+        Kind::Message(message) if secret::is_secret(&message) => {
+            format!("expected an object with \"file\", \"env\" or \"value\", found {}", node.kind())
+        }
+        _ => format!("expected an object, found {}", node.found()),
     }
 }
 

@@ -186,8 +186,17 @@ fn what_json_a_body_should_have_and_which_headers_are_secret_is_said_as_it_is() 
     }
     refused(
         r#""name":"a","http":{"url":"u","secret_headers":{"X-Key":"x"}}"#,
-        "\"X-Key\" in secret_headers: expected an object, found the text \"x\"",
+        "\"X-Key\" in secret_headers: expected an object with \"file\", \"env\" or \"value\", found text",
     );
+    // What stands where a secret should be is one, most likely.
+    for (wrong, sentence) in [
+        (r#""hunter2""#, "\"password\" in basic: expected an object with \"file\", \"env\" or \"value\", found text"),
+        (r#"{"value":271828}"#, "\"value\" in password: expected text, found a number"),
+        (r#"{"file":["hunter2"]}"#, "\"file\" in password: expected text, found a list"),
+    ] {
+        let check = format!(r#""name":"a","http":{{"url":"u","auth":{{"basic":{{"username":"joe","password":{wrong}}}}}}}"#);
+        refused(&check, sentence);
+    }
     refused(
         r#""name":"a","http":{"url":"u","secret_headers":{"X-Key":{"value":"a","env":"B"}}}"#,
         "\"env\" in X-Key excludes \"value\" in line 1: give one of them",

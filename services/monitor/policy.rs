@@ -7,6 +7,7 @@ mod explain;
 mod file;
 mod rates;
 mod rules;
+mod secrets;
 mod settings;
 mod spellings;
 mod status;
@@ -15,6 +16,7 @@ use std::{
     collections::HashSet,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -28,7 +30,8 @@ use rules::{Compiled, Rule, Ruling};
 pub(crate) use explain::{PolicyArgs, run};
 pub(crate) use file::{Source, follow};
 pub use settings::{
-    Bound, Bounds, Method, Nat64, Network, Others, OwnListener, OwnListeners, PolicySettings, Ports, Rate, Rates, Rules, Suffix,
+    Bound, Bounds, Method, Nat64, Network, Others, OwnListener, OwnListeners, PolicySettings, Ports, Proxies, Rate, Rates, Rules, Secrets,
+    Suffix,
 };
 pub use status::Status;
 
@@ -164,6 +167,21 @@ impl Gate for Policy {
 
     fn permit_method(&self, method: &str) -> Result<(), String> {
         self.force().rules.method(method).permit()
+    }
+
+    fn permit_file(&self, file: &Path) -> Result<(), String> {
+        self.force().rules.settings.secrets.permit_file(file)
+    }
+
+    fn permit_variable(&self, name: &str) -> Result<(), String> {
+        self.force().rules.settings.secrets.permit_variable(name)
+    }
+
+    fn permit_names_at_proxies(&self) -> Result<(), String> {
+        match self.force().rules.settings.proxies.names {
+            true => Ok(()),
+            false => Err("policy: names may not be given to proxies (proxies.names)".to_owned()),
+        }
     }
 }
 

@@ -147,7 +147,8 @@ pub fn outcome_of(reason: Reason) -> Outcome {
         | Reason::NoAnswer
         | Reason::ResourceExhausted
         | Reason::LocalNetwork
-        | Reason::Internal => Outcome::Undetermined,
+        | Reason::Internal
+        | Reason::NotAuthenticated => Outcome::Undetermined,
         Reason::Overloaded
         | Reason::StillRunning
         | Reason::MonitorDown

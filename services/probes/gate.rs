@@ -1,6 +1,6 @@
 //! Who may forbid what a probe is about to do, and what is asked of them.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 /// What fits into one packet of an ordinary network, in bytes, without the headers of IP (RFC 894).
 const PACKET: usize = 1480;
@@ -34,6 +34,22 @@ pub trait Gate: Send + Sync {
         let _ = method;
         Ok(())
     }
+
+    /// Permits the reading of a file that a check names for a secret or a body, or says which rule forbids it. `file` is where its path
+    /// really leads. By default none may be read.
+    fn permit_file(&self, file: &Path) -> Result<(), String> {
+        Err(format!("policy: {} may not be named by a check", file.display()))
+    }
+
+    /// Permits the reading of an environment variable that a check names for a secret. By default none may be read.
+    fn permit_variable(&self, name: &str) -> Result<(), String> {
+        Err(format!("policy: the variable {name} may not be named by a check"))
+    }
+
+    /// Permits that a proxy is given a name rather than an address, so that nobody here can judge where it goes. By default it may not.
+    fn permit_names_at_proxies(&self) -> Result<(), String> {
+        Err("policy: names may not be given to proxies".to_owned())
+    }
 }
 
 /// Permits everything: for a probe that its own user runs.
@@ -42,6 +58,18 @@ pub struct OpenGate;
 
 impl Gate for OpenGate {
     fn permit(&self, _: Destination) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn permit_file(&self, _: &Path) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn permit_variable(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn permit_names_at_proxies(&self) -> Result<(), String> {
         Ok(())
     }
 }

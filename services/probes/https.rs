@@ -7,6 +7,7 @@ use crate::{
     failure::{Failure, Invalid},
     gate::Demand,
     http::Http,
+    secret::Masks,
     stopwatch::Times,
     target::{Host, Options, Selection},
 };
@@ -21,7 +22,7 @@ impl Probe for Https {
     const CONNECTS: bool = true;
 
     fn parse(spec: &HttpProbe, options: &Options) -> Result<Self, Invalid> {
-        let parsed = Http::parse_as("https", spec)?;
+        let parsed = Http::parse_as("https", spec, options)?;
         if spec.version == i32::from(HttpVersion::HttpVersion3) {
             over_quic(spec, options)?;
         }
@@ -48,8 +49,8 @@ impl Probe for Https {
         self.0.run(run).await
     }
 
-    fn settle(report: &mut HttpReport, times: &Times) {
-        Http::settle(report, times);
+    fn settle(report: &mut HttpReport, times: &Times, masks: &Masks) {
+        Http::settle(report, times, masks);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod gate;
 pub mod net;
 pub mod run;
+mod secret;
 pub mod stopwatch;
 pub mod target;
 pub mod wire;
@@ -70,8 +71,9 @@ pub trait Probe: Sized + Send + Sync {
     /// ends itself by [`Run::deadline`]. Returns the sentence of a run that passed.
     fn run(&self, run: &mut Run<'_, Self::Report>) -> impl Future<Output = Result<String, Failure>> + Send;
 
-    /// Writes into the report what is known only when the run is over, however it ended: where its time went.
-    fn settle(_report: &mut Self::Report, _times: &stopwatch::Times) {}
+    /// Writes into the report what is known only when the run is over, however it ended: where its time went. And
+    /// takes out of it what must not be told.
+    fn settle(_report: &mut Self::Report, _times: &stopwatch::Times, _masks: &secret::Masks) {}
 }
 
 /// The one table of kinds: spelling, type of its plan, and (by the contract) spec and report. A kind that the contract has and this

@@ -19,6 +19,7 @@ use crate::{
         resolve::{self, Resolver},
     },
     ntp::holds::Holds,
+    secret::Masks,
     stopwatch::{self, Phase, Stopwatch, Times},
     target::{Host, Options},
 };
@@ -107,6 +108,8 @@ pub struct Run<'w, R> {
     pub(crate) packets: u32,
     /// The part of Vantage that has to say before the deadline what became of the run: if it does not, the fault is ours.
     pub owed_by: Option<&'static str>,
+    /// What must not be told, should the target send it back.
+    pub(crate) masks: Masks,
 }
 
 impl<R> Run<'_, R> {
@@ -199,6 +202,7 @@ pub(crate) async fn conduct<P: Probe>(
         report: P::Report::default(),
         packets: probe.demand().packets(),
         owed_by: None,
+        masks: Masks::default(),
     };
     let verdict = match tokio::time::timeout_at(deadline, probe.run(&mut run)).await {
         Ok(verdict) => verdict,
@@ -212,14 +216,15 @@ pub(crate) async fn conduct<P: Probe>(
     };
     let now = stopwatch::now();
     let verdict = verdict.map_err(|failure| excuse(failure, now.saturating_duration_since(deadline)));
-    let Run { watch, address, latency, mut report, .. } = run;
+    let Run { watch, address, latency, mut report, masks, .. } = run;
     let times = watch.stop(now);
-    P::settle(&mut report, &times);
+    P::settle(&mut report, &times, &masks);
     let Times { duration, phases, .. } = times;
-    let (outcome, reason, attribution, summary) = match verdict {
+    let (outcome, reason, attribution, mut summary) = match verdict {
         Ok(summary) => (Outcome::Passed, Reason::Unspecified, Attribution::Unspecified, summary),
         Err(failure) => (failure.outcome(), failure.reason, failure.attribution, failure.sentence),
     };
+    masks.apply(&mut summary);
     // A denied or unknown address means that nothing was sent: there is nothing to report.
     let report = address.map(|_| wrap(report));
     // Redirects may have led elsewhere since, but this is about the address it is for.
@@ -249,7 +254,7 @@ pub(crate) fn overdue(phase: Option<Phase>, address: Option<IpAddr>, target: &st
             format!("resolve the name of {target}: no answer from the resolver within {limit:?}"),
         ),
         Some(Phase::Authenticate) => {
-            Failure::new(Reason::TimedOut, Attribution::Path, format!("timed out after {limit:?} getting a token for {target}"))
+            Failure::new(Reason::NotAuthenticated, Attribution::Path, format!("timed out after {limit:?} getting a token for {target}"))
         }
         Some(Phase::Proxy) => {
             Failure::new(Reason::TimedOut, Attribution::Path, format!("timed out after {limit:?} asking the proxy for a way to {target}"))

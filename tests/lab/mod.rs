@@ -12,6 +12,7 @@ pub(crate) mod place;
 pub(crate) mod privilege;
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod servers;
 pub(crate) mod signed;

@@ -45,7 +45,7 @@ impl Server {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// nginx: 200 on `/`, 500 on `/broken`, a redirect to `/` on `/moved`; with TLS where `certificate` (chain and key, PEM) is given.
+    /// nginx: 200 on `/`, 500 on `/broken`, a redirect to `/` on `/moved`, and `/private` for user joe with password "lab" alone; with TLS where `certificate` (chain and key, PEM) is given.
     pub(crate) fn nginx(certificate: Option<(&str, &str)>) -> Option<Self> {
         let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
         let path = folder.path().display();
@@ -54,6 +54,9 @@ impl Server {
             fs::write(folder.path().join("key.pem"), key).unwrap();
             format!("ssl_certificate {path}/chain.pem; ssl_certificate_key {path}/key.pem;")
         });
+        fs::write(folder.path().join("index.html"), "private").unwrap();
+        // User joe, password "lab".
+        fs::write(folder.path().join("users"), "joe:{PLAIN}lab\n").unwrap();
         let listen = if tls.is_some() { "ssl http2" } else { "" };
         let configuration = format!(
             "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
@@ -67,6 +70,7 @@ impl Server {
                     location = / {{ default_type text/plain; return 200 'all is well'; }}
                     location = /broken {{ return 500; }}
                     location = /moved {{ return 302 /; }}
+                    location = /private {{ auth_basic lab; auth_basic_user_file {path}/users; try_files /index.html =404; root {path}; }}
                 }}
             }}",
             tls = tls.unwrap_or_default(),
@@ -74,6 +78,59 @@ impl Server {
         let file = write(folder.path(), "nginx.conf", &configuration);
         let error_log = format!("{path}/error.log");
         Self::start("nginx", &["-e", &error_log, "-c", &file], folder, address, tcp_answers)
+    }
+
+    /// lighttpd: `/` for those alone who answer a digest challenge with this algorithm.
+    pub(crate) fn lighttpd(algorithm: &str, user: &str, password: &str) -> Option<Self> {
+        let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
+        let (path, host, port) = (folder.path().display(), address.ip(), address.port());
+        fs::write(folder.path().join("index.html"), "private").unwrap();
+        fs::write(folder.path().join("users"), format!("{user}:{password}\n")).unwrap();
+        let configuration = format!(
+            "server.modules = (\"mod_auth\", \"mod_authn_file\")
+            server.document-root = \"{path}\"
+            server.bind = \"{host}\"
+            server.port = {port}
+            index-file.names = (\"index.html\")
+            auth.backend = \"plain\"
+            auth.backend.plain.userfile = \"{path}/users\"
+            auth.require = (\"/\" => (\"method\" => \"digest\", \"realm\" => \"the lab\", \"require\" => \"valid-user\", \"algorithm\" => \"{algorithm}\"))
+            "
+        );
+        let file = write(folder.path(), "lighttpd.conf", &configuration);
+        Self::start("lighttpd", &["-D", "-f", &file], folder, address, tcp_answers)
+    }
+
+    /// squid: CONNECT to any port of this process's own address and of 127.0.0.1, to nobody else.
+    pub(crate) fn squid() -> Option<Self> {
+        let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
+        let (path, host) = (folder.path().display(), address.ip());
+        // It gives up its rights where it is started with them.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let configuration = format!(
+            "http_port {address}
+            pid_filename none
+            cache_log {path}/cache.log
+            access_log none
+            cache deny all
+            cache_mem 8 MB
+            netdb_filename none
+            pinger_enable off
+            shutdown_lifetime 0 seconds
+            acl lab dst {host} 127.0.0.1
+            http_access allow lab
+            http_access deny all
+            "
+        );
+        let file = write(folder.path(), "squid.conf", &configuration);
+        Self::start("squid", &["-N", "-f", &file], folder, address, tcp_answers)
+    }
+
+    /// microsocks: SOCKS 5 for this user and password.
+    pub(crate) fn microsocks(user: &str, password: &str) -> Option<Self> {
+        let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        Self::start("microsocks", &["-i", &host, "-p", &port, "-u", user, "-P", password], folder, address, tcp_answers)
     }
 
     /// unbound: `web.lab.` is 192.0.2.80, `here.lab.` is where all servers of this process listen, and there are no other names in `lab.`.

@@ -128,6 +128,7 @@ impl Compiled {
                 return Err(format!("{kind:?} is not a kind of probe: there are {}", KINDS.join(", ")));
             }
         }
+        settings.secrets.check()?;
         let mut networks: BTreeMap<_, HashMap<_, _>> = BTreeMap::new();
         let mut put = |network: IpNet, of| {
             networks.entry(Reverse(network.prefix_len())).or_default().insert(network, of);

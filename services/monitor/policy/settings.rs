@@ -3,7 +3,7 @@
 mod amounts;
 mod words;
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,30 @@ pub struct PolicySettings {
     /// address: it is not put off, for then it would measure another moment than it was due at; and it is not OVERLOADED, for the cure is
     /// another check or another policy, not another machine.
     pub rates: Rates,
+    /// What orders may name for secrets and bodies, to be looked up on this machine in each run.
+    pub secrets: Secrets,
+    /// What proxies may be asked for.
+    pub proxies: Proxies,
+}
+
+/// What orders may name for secrets and bodies. Anything else is denied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// Files, and folders with all that is in them, by absolute paths. Judged is where a path really leads, links and `..` followed.
+    /// Default: none.
+    pub files: Vec<PathBuf>,
+    /// Environment variables of the monitor, by name; `*` at the end stands for any rest. Default: none.
+    pub variables: Vec<String>,
+}
+
+/// What proxies may be asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxies {
+    /// Whether they may be given names to resolve: this policy can't judge then to which addresses they go. The names are judged all the
+    /// same. Default false.
+    pub names: bool,
 }
 
 /// One group of rules.

@@ -3,7 +3,7 @@
 use url::Url;
 use vantage_contract::v1::{HttpReport, TlsReport};
 
-use super::{request, unexpected, version::Version};
+use super::{proxy, request, unexpected, version::Version};
 use crate::{
     Run,
     connect::Connection,
@@ -31,6 +31,8 @@ pub(super) struct Way<'a> {
     pub(super) version: Option<Version>,
     pub(super) tls: &'a Tls,
     pub(super) loaded: &'a Loaded,
+    /// Whom to ask for a way to those that are not asked directly.
+    pub(super) proxy: Option<&'a proxy::Loaded<'a>>,
 }
 
 /// What leads to the server, and nothing has been said on it yet.
@@ -48,7 +50,7 @@ impl Way<'_> {
         self.url.host() == self.home.host()
     }
 
-    /// Dials (phases `resolve`, `connect`, `tls`): over TLS where the scheme says so. The report tells of this connection from here on.
+    /// Dials (phases `resolve`, `connect`, `proxy`, `tls`): over TLS where the scheme says so. The report tells of this connection from here on.
     pub(super) async fn dial(&self, run: &mut Run<'_, HttpReport>) -> Result<Line, Failure> {
         let host = request::host_of(self.url).map_err(Failure::internal)?;
         let port = self.url.port_or_known_default().ok_or_else(|| Failure::internal("a URL without a port"))?;
@@ -57,11 +59,19 @@ impl Way<'_> {
         if self.version == Some(Version::Three) {
             return self.over_quic(&host, port, run).await;
         }
-        let stream = reach(&host, port, run).await?;
+        let stream = self.reach(&host, port, run).await?;
         if self.url.scheme() == "https" {
             return self.secure(stream, &host, run).await;
         }
         Ok(Line::Stream(Stream::Plain(stream), self.version.unwrap_or(Version::One)))
+    }
+
+    /// Connects to a port of `host`, directly or through the proxy.
+    async fn reach(&self, host: &Host, port: u16, run: &mut Run<'_, HttpReport>) -> Result<tokio::net::TcpStream, Failure> {
+        match self.proxy.filter(|proxy| proxy.is_for(host)) {
+            Some(proxy) => Box::pin(proxy.reach(host, port, run)).await,
+            None => reach(host, port, run).await,
+        }
     }
 
     /// Shakes hands on `stream` and finds out by ALPN which version the server speaks.
@@ -129,6 +139,7 @@ impl Way<'_> {
 /// Forgets the connection before in the report.
 fn forget(report: &mut HttpReport) {
     report.tls = None;
+    report.proxy.clear();
     report.remote_address.clear();
     report.local_address.clear();
     report.kernel_round_trip = None;

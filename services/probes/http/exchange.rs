@@ -1,7 +1,7 @@
 //! One exchange: connect, ask, and read the answer, whatever the version.
 
 use bytes::Bytes;
-use http::{HeaderValue, Uri, header, response};
+use http::{HeaderMap, HeaderValue, Uri, header, response};
 use url::Position;
 use vantage_contract::v1::{HttpReport, Reason};
 
@@ -24,8 +24,8 @@ pub(super) struct Hop<'a> {
     pub(super) way: Way<'a>,
     pub(super) request: &'a Request,
     pub(super) cookies: Option<String>,
-    /// In place of the request's own.
-    pub(super) authorization: Option<HeaderValue>,
+    /// What only this one may see, in place of the request's own of the same name.
+    pub(super) private: HeaderMap,
 }
 
 /// An answer whose head has come.
@@ -82,16 +82,16 @@ impl Hop<'_> {
         let mut request = http::Request::new(self.request.body.clone());
         *request.method_mut() = self.request.method.clone();
         *request.headers_mut() = self.request.headers.clone();
+        for (name, value) in &self.private {
+            request.headers_mut().insert(name, value.clone());
+        }
         if let Some(cookies) = &self.cookies {
-            let cookies = match self.request.headers.get(header::COOKIE) {
+            let cookies = match request.headers().get(header::COOKIE) {
                 Some(own) => [own.as_bytes(), b"; ", cookies.as_bytes()].concat(),
                 None => cookies.as_bytes().to_vec(),
             };
             let cookies = HeaderValue::from_bytes(&cookies).map_err(|_| "set a cookie that can't be sent back".to_owned())?;
             request.headers_mut().insert(header::COOKIE, cookies);
-        }
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
         match version {
             Version::One => {

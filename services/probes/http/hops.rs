@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use vantage_contract::v1::{HttpHop, HttpPhases, HttpReport};
 
-use crate::stopwatch::{Phase, Times, to_proto};
+use crate::{
+    secret::Masks,
+    stopwatch::{Phase, Times, to_proto},
+};
 
 /// The most exchanges that are told of.
 const MAX_HOPS: usize = 24;
@@ -22,6 +25,13 @@ pub(super) fn settle(report: &mut HttpReport, times: &Times) {
         hop.duration = Some(to_proto(phases.iter().map(|(_, taken)| *taken).sum()));
         hop.phases = Some(phases_to_proto(phases));
     }
+}
+
+/// Takes secrets out of what servers may have sent back.
+pub(super) fn mask(report: &mut HttpReport, masks: &Masks) {
+    let of_hops = report.hops.iter_mut().map(|hop| &mut hop.url);
+    let own = [&mut report.final_url, &mut report.excerpt, &mut report.content_type, &mut report.content_coding];
+    of_hops.chain(own).for_each(|text| masks.apply(text));
 }
 
 /// All occurrences of each phase together.

@@ -1,12 +1,13 @@
 //! HTTP: a request on a fresh connection, its redirects, and what is expected of the last answer.
 
-mod auth;
+pub(crate) mod auth;
 mod connection;
 mod cookies;
 mod dial;
 mod exchange;
 mod expect;
 mod hops;
+mod proxy;
 mod redirect;
 mod request;
 mod version;
@@ -21,15 +22,17 @@ use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
     gate::Demand,
+    secret::Masks,
     stopwatch::{self, Phase, Times},
     target::{self, Host, Options},
     tls::Tls,
 };
-use auth::Identity;
+use auth::Asker;
 use cookies::Jar;
 use dial::Way;
 use exchange::{Hop, Reply, exchange};
 use expect::Expectations;
+use proxy::Proxy;
 use request::Request;
 use version::Version;
 
@@ -40,6 +43,8 @@ pub(crate) struct Http {
     /// That of the URL.
     host: Host,
     request: Request,
+    asker: Asker,
+    proxy: Option<Proxy>,
     max_redirects: u32,
     /// The version to speak. None: 2 or 1.1 by ALPN over TLS, 1.1 in the clear.
     version: Option<Version>,
@@ -50,14 +55,16 @@ pub(crate) struct Http {
 
 impl Http {
     /// Parses the probe of a kind: the kind's name is the scheme that the URL must have.
-    pub(crate) fn parse_as(kind: &str, spec: &HttpProbe) -> Result<Self, Invalid> {
+    pub(crate) fn parse_as(kind: &str, spec: &HttpProbe, options: &Options) -> Result<Self, Invalid> {
         let (url, credentials) = request::parse_url(kind, &spec.url)?;
         let max_redirects = spec.max_redirects.unwrap_or(10);
         if max_redirects > 20 {
             return Err(Invalid::new("max_redirects", format!("must be 0 to 20, is {max_redirects}")));
         }
         Ok(Self {
-            request: Request::parse(spec, credentials)?,
+            asker: Asker::parse(kind, spec, credentials.is_some())?,
+            proxy: spec.proxy.as_ref().map(|proxy| Proxy::parse(kind, proxy, options)).transpose()?,
+            request: Request::parse(kind, spec, credentials)?,
             host: request::host_of(&url).map_err(|problem| Invalid::new("url", problem))?,
             url,
             max_redirects,
@@ -71,20 +78,25 @@ impl Http {
     /// Asks, and asks again where an answer leads elsewhere or wants to know who is asking, until there is a last answer.
     async fn ask(&self, run: &mut Run<'_, HttpReport>) -> Result<Reply, Failure> {
         // Files first: what they cost is not the target's.
-        let loaded = self.tls.load().await.inspect_err(|_| run.enter(Phase::Resolve))?;
-        let mut identity = Identity::begin(run).await?;
+        let loaded = self.tls.load().await?;
+        let mut request = self.request.load(run).await?;
+        run.packets = Demand { payload_bytes: request.body.len(), ..Demand::default() }.packets();
+        let proxy = match &self.proxy {
+            Some(proxy) => Some(proxy.load(run).await?),
+            None => None,
+        };
+        let mut identity = self.asker.begin(&self.url, run).await?;
         let mut url = self.url.clone();
-        let mut request = self.request.clone();
         let mut jar = Jar::default();
         let mut number = 0;
         loop {
             hops::begin(&mut run.report, number, url.as_str());
             let hop = Hop {
                 number,
-                way: Way { url: &url, home: &self.url, version: self.version, tls: &self.tls, loaded: &loaded },
+                way: Way { url: &url, home: &self.url, version: self.version, tls: &self.tls, loaded: &loaded, proxy: proxy.as_ref() },
                 request: &request,
                 cookies: jar.header(&url),
-                authorization: identity.header(&url, &request)?,
+                private: identity.headers(&url, &request, run).await?,
             };
             let reply = exchange(&hop, run).await?;
             if identity.meets(&url, &reply.head) {
@@ -116,11 +128,11 @@ impl Probe for Http {
 
     const CONNECTS: bool = true;
 
-    fn parse(spec: &HttpProbe, _: &Options) -> Result<Self, Invalid> {
+    fn parse(spec: &HttpProbe, options: &Options) -> Result<Self, Invalid> {
         if spec.version == i32::from(HttpVersion::HttpVersion3) {
             return Err(Invalid::new("version", "3 is for https: HTTP/3 is not spoken in the clear"));
         }
-        Self::parse_as("http", spec)
+        Self::parse_as("http", spec, options)
     }
 
     fn is_light(&self) -> bool {
@@ -140,7 +152,12 @@ impl Probe for Http {
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
-        let mut reply = self.ask(run).await?;
+        let asked = self.ask(run).await;
+        if asked.is_err() && run.watch.phase().is_none() {
+            // Nothing was begun, and took its time all the same.
+            run.enter(Phase::Resolve);
+        }
+        let mut reply = asked?;
         let status = self.expect.judge_status(reply.head.status);
         let body = match &status {
             Ok(()) => reply.body(self.max_body, self.expect.wants_body(), run).await?,
@@ -170,8 +187,9 @@ impl Probe for Http {
         Ok(format!("{act}: {}, {} bytes{redirects}", expect::status_line(reply.head.status), run.report.body_size_bytes))
     }
 
-    fn settle(report: &mut HttpReport, times: &Times) {
+    fn settle(report: &mut HttpReport, times: &Times, masks: &Masks) {
         hops::settle(report, times);
+        hops::mask(report, masks);
     }
 }
 

@@ -1,26 +1,40 @@
 //! What is asked: the URL, the method, the headers, the body; and what becomes of them on a redirect.
 
+use std::path::{Path, PathBuf};
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header,
     header::{
         ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, COOKIE, HOST,
-        PROXY_AUTHORIZATION, TRANSFER_ENCODING, USER_AGENT,
+        PROXY_AUTHORIZATION, TRANSFER_ENCODING,
     },
     uri::Authority,
 };
 use url::{Position, Url};
-use vantage_contract::v1::HttpProbe;
+use vantage_contract::{
+    secret::LONGEST_DATA_BYTES,
+    v1::{HttpProbe, HttpReport},
+};
 
-use crate::{failure::Invalid, target::Host};
+use crate::{
+    Run,
+    failure::{Failure, Invalid},
+    secret,
+    target::Host,
+};
 
 /// The longest URL.
 pub(super) const MAX_URL: usize = 8 << 10;
 
-const MAX_HEADERS: usize = 64;
+/// The most headers of the check's own.
+pub(super) const MAX_HEADERS: usize = 64;
 const MAX_HEADER: usize = 16 << 10;
-const MAX_BODY: usize = 1 << 20;
+const MAX_BODY: usize = LONGEST_DATA_BYTES;
+
+/// What we call ourselves.
+pub(super) const USER_AGENT: &str = concat!("vantage/", env!("CARGO_PKG_VERSION"));
 
 /// A request, but for its URL.
 #[derive(Debug, Clone)]
@@ -31,6 +45,8 @@ pub(super) struct Request {
     /// What the check's own `Host` header asks for, on the check's own host.
     pub(super) authority: Option<Authority>,
     pub(super) body: Bytes,
+    /// The file that has the body, and the field that names it, until it is read.
+    pub(super) body_file: Option<(String, PathBuf)>,
 }
 
 /// Parses a URL whose scheme is `kind`, or none. Credentials come apart, as an `Authorization`.
@@ -112,11 +128,8 @@ fn decode(text: &str) -> Vec<u8> {
 
 impl Request {
     /// Parses what is to be sent.
-    pub(super) fn parse(spec: &HttpProbe, credentials: Option<HeaderValue>) -> Result<Self, Invalid> {
+    pub(super) fn parse(kind: &str, spec: &HttpProbe, credentials: Option<HeaderValue>) -> Result<Self, Invalid> {
         let method = method(&spec.method)?;
-        if spec.body.len() > MAX_BODY {
-            return Err(Invalid::new("body", format!("must be at most {MAX_BODY} bytes, is {}", spec.body.len())));
-        }
         if spec.headers.len() > MAX_HEADERS {
             return Err(Invalid::new("headers", format!("must be at most {MAX_HEADERS}, are {}", spec.headers.len())));
         }
@@ -148,9 +161,21 @@ impl Request {
         if let Some(credentials) = credentials {
             headers.entry(AUTHORIZATION).or_insert(credentials);
         }
-        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!("vantage/", env!("CARGO_PKG_VERSION"))));
+        headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        Ok(Self { method, headers, authority, body: spec.body.clone().into() })
+        let body = body(spec)?;
+        let body_file = Some(&spec.body_file).filter(|file| !file.is_empty()).map(|file| (format!("{kind}.body_file"), file.into()));
+        Ok(Self { method, headers, authority, body, body_file })
+    }
+
+    /// The same in a run, with the body read from its file.
+    pub(super) async fn load(&self, run: &Run<'_, HttpReport>) -> Result<Self, Failure> {
+        let mut loaded = self.clone();
+        if let Some((field, file)) = loaded.body_file.take() {
+            let bytes = secret::read(&field, Path::new(&file), MAX_BODY, &run.world.gate).await?;
+            loaded.body = Bytes::copy_from_slice(&bytes);
+        }
+        Ok(loaded)
     }
 
     /// Changes it as a redirect with `status` from one URL to another asks for (RFC 9110 section 15.4): 303 makes it a GET, and so do 301
@@ -176,6 +201,23 @@ impl Request {
     }
 }
 
+/// The body that the check has itself.
+fn body(spec: &HttpProbe) -> Result<Bytes, Invalid> {
+    let given = [("body", spec.body.is_empty()), ("body_file", spec.body_file.is_empty()), ("body_data", spec.body_data.is_empty())];
+    let mut given = given.iter().filter(|(_, is_empty)| !is_empty).map(|(field, _)| *field);
+    if let (Some(first), Some(second)) = (given.next(), given.next()) {
+        return Err(Invalid::new(second, format!("means nothing beside {first}: give one of them")));
+    }
+    if spec.body_file.contains('\0') {
+        return Err(Invalid::new("body_file", "is not the name of a file"));
+    }
+    let (field, bytes) = if spec.body.is_empty() { ("body_data", &spec.body_data[..]) } else { ("body", spec.body.as_bytes()) };
+    if bytes.len() > MAX_BODY {
+        return Err(Invalid::new(field, format!("must be at most {MAX_BODY} bytes, is {}", bytes.len())));
+    }
+    Ok(Bytes::copy_from_slice(bytes))
+}
+
 fn method(text: &str) -> Result<Method, Invalid> {
     let method = match text {
         "" => Method::GET,
@@ -198,7 +240,7 @@ mod tests {
     fn request(method: &str) -> Request {
         let headers = [("Authorization".into(), "Bearer x".into()), ("Content-Type".into(), "text/plain".into())].into();
         let spec = HttpProbe { method: method.into(), headers, body: "body".into(), ..HttpProbe::default() };
-        Request::parse(&spec, None).unwrap()
+        Request::parse("http", &spec, None).unwrap()
     }
 
     fn redirected(method: &str, status: u16, to: &str) -> Request {
@@ -234,6 +276,6 @@ mod tests {
         let expected = format!("Basic {}", BASE64_STANDARD.encode("joe:pass word"));
         assert_eq!(credentials.as_ref().unwrap().to_str().unwrap(), expected);
         let spec = HttpProbe { headers: [("authorization".into(), "Bearer x".into())].into(), ..HttpProbe::default() };
-        assert_eq!(Request::parse(&spec, credentials).unwrap().headers[AUTHORIZATION], "Bearer x");
+        assert_eq!(Request::parse("http", &spec, credentials).unwrap().headers[AUTHORIZATION], "Bearer x");
     }
 }

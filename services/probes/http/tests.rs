@@ -5,7 +5,8 @@ use vantage_contract::v1::{HttpExpectations, HttpHeaderExpectation};
 use super::*;
 
 fn parse(kind: &str, spec: HttpProbe) -> Result<Http, Invalid> {
-    Http::parse_as(kind, &spec)
+    let options = Options::parse(&vantage_contract::v1::Probe::default(), Duration::from_secs(5))?;
+    Http::parse_as(kind, &spec, &options)
 }
 
 fn url(kind: &str, url: &str) -> Result<String, String> {

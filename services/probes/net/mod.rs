@@ -10,6 +10,7 @@ pub(crate) mod icmp;
 pub mod local;
 mod names;
 pub(crate) mod ports;
+pub(crate) mod proxy;
 pub(crate) mod race;
 pub(crate) mod random;
 pub mod resolve;

@@ -8,13 +8,14 @@
 use hickory_proto::rr::Name;
 
 use super::{
+    challenge,
     dns::{Answer, IN, Manner, Question, Record},
     extension,
     icmp::{self, Echo, Meaning, Version},
     ip::Ipv4,
     name,
     ntp::{self, Packet, Sample},
-    rdata, text,
+    rdata, socks, text, tunnel,
 };
 
 /// Something that reads bytes.
@@ -39,6 +40,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "extension", run: labels, seeds: &["0000000000000000000000000000000020007cf50008010100401101"] },
     Target { name: "ntp", run: ntp, seeds: &[IN_STEP, UNSYNCHRONIZED] },
     Target { name: "text", run: words, seeds: &["3232302063 6166c3a90d0a", "30302066460a3132"] },
+    Target { name: "challenge", run: challenges, seeds: CHALLENGES },
+    Target { name: "digest", run: crate::http::auth::digest::fuzz, seeds: CHALLENGES },
+    Target { name: "oauth2", run: crate::http::auth::oauth2::fuzz, seeds: TOKENS },
+    Target { name: "socks", run: socks_answers, seeds: &["050005000001c00002010050", "05020100050400030568656c6c6f0050"] },
+    Target { name: "tunnel", run: tunnels, seeds: TUNNELS },
     Target { name: "certificate", run: crate::tls::fuzz_certificate, seeds: &[CERTIFICATE] },
 ];
 
@@ -76,6 +82,26 @@ const RECORDS: &[&str] = &[
     "002f046e6578740474657374000006400100080003",
     "003201000005 04aabbccdd 14 0102030405060708090a0b0c0d0e0f1011121314 0006400000000002",
     "002b303a0802aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899",
+];
+/// Challenges of RFC 7616 section 3.9.1, of RFC 9110 section 11.6.1, and of Negotiate.
+const CHALLENGES: &[&str] = &[
+    "446967657374207265616c6d3d22687474702d61757468406578616d706c652e6f7267222c20716f703d22617574682c20617574682d696e74222c\
+        20616c676f726974686d3d5348412d3235362c206e6f6e63653d2237797066222c206f70617175653d2246516865222c207374616c653d74727565",
+    "4261736963207265616c6d3d2273696d706c65222c204e657761757468207265616c6d3d2261707073222c20747970653d312c207469746c653d224c6f67\
+        696e20746f205c22617070735c2222",
+    "4e65676f7469617465206162633d3d2c204e544c4d",
+];
+/// Answers of token endpoints: RFC 6749 sections 4.4.3 and 5.2.
+const TOKENS: &[&str] = &[
+    "7b226163636573735f746f6b656e223a2232596f746e465a464571723173434d5a222c22746f6b656e5f74797065223a22626561726572222c22657870697265735f\
+        696e223a333630307d",
+    "7b226572726f72223a22696e76616c69645f636c69656e74222c226572726f725f6465736372697074696f6e223a226e6f227d",
+];
+/// What squid 5.7 and a proxy with RFC 9209 answer.
+const TUNNELS: &[&str] = &[
+    "485454502f312e3120323030204f4b0d0a0d0a",
+    "485454502f312e312035303320536572766963650d0a582d53717569642d4572726f723a204552525f434f4e4e4543545f4641494c203131310d0a0d0a",
+    "485454502f312e312035303220420d0a50726f78792d5374617475733a20703b206572726f723d646e735f6572726f720d0a0d0a",
 ];
 /// A certificate of OpenSSL 3.0, on P-256.
 const CERTIFICATE: &str = "3082016d30820113a003020102021455a495134f63751b64a3efb15b704c61314e5df1300a06082a8648ce3d040302300c310a300806035504030c01\
@@ -257,6 +283,42 @@ fn ntp(data: &[u8]) {
     let _ = (packet.check(packet.version), packet.kiss_code(), packet.reference_id(), packet.root_distance(), packet.resolution());
     let _ = packet.transmit.to_unix(std::time::Duration::from_secs(1_795_352_252));
     let _ = Sample::of(&packet, std::time::Duration::from_nanos(packet.origin.0), std::time::Duration::from_millis(1), packet.resolution());
+}
+
+fn challenges(data: &[u8]) {
+    let read = challenge::parse(data);
+    let again: Vec<_> = read.iter().flat_map(|one| challenge::parse(&one.encode())).collect();
+    assert_eq!(read, again);
+    let size: usize = read.iter().flat_map(|one| &one.parameters).map(|(name, value)| name.len() + value.len()).sum();
+    assert!(size <= data.len());
+}
+
+/// A method, and the answer to a request.
+fn socks_answers(data: &[u8]) {
+    let Some((method, rest)) = data.split_first_chunk() else { return };
+    if let Err(words) = socks::method(*method) {
+        assert!(!words.is_empty());
+    }
+    let _ = socks::is_accepted(*method);
+    let Some((head, _)) = rest.split_first_chunk() else { return };
+    if let Ok((code, length)) = socks::answer(*head) {
+        assert!(length <= 257 && !socks::words(code).is_empty());
+    }
+}
+
+/// However an answer is cut, what is read of it is the same.
+fn tunnels(data: &[u8]) {
+    let whole = tunnel::head(data);
+    for cut in (0..data.len()).take(256) {
+        match (tunnel::head(&data[..cut]), &whole) {
+            (Ok(Some(head)), whole) => assert_eq!(whole, &Ok(Some(head))),
+            (Err(_), whole) => assert!(whole.is_err()),
+            (Ok(None), _) => {}
+        }
+    }
+    if let Ok(Some(head)) = whole {
+        assert!(head.length <= data.len() && head.words.len() <= 4 * 120 && !head.words.contains(char::is_control));
+    }
 }
 
 fn words(data: &[u8]) {

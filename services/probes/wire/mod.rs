@@ -1,5 +1,6 @@
 //! Pure bytes: codecs that do no I/O and never panic, whatever they are given.
 
+pub mod challenge;
 pub mod checksum;
 pub mod dns;
 pub mod extension;
@@ -11,4 +12,6 @@ pub mod name;
 pub mod ntp;
 pub mod preset;
 pub(crate) mod rdata;
+pub mod socks;
 pub mod text;
+pub mod tunnel;
