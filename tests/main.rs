@@ -21,6 +21,7 @@ mod ntp;
 mod overload;
 mod pair;
 mod ping;
+mod privilege;
 mod race;
 mod real;
 mod tcp;

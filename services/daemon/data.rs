@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     env,
     fs::{self, File, TryLockError},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -62,13 +62,19 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if it is not there (for its owner alone), and locks it.
+    /// Makes the folder if it is not there (for its owner alone), and locks it. One to which others may write is refused.
     pub fn open(path: &Path) -> Result<Self, Fatal> {
         let refused = |act: &str, error: &dyn std::fmt::Display| {
             let cure = "give another folder by --data DIR, or --data memory to keep nothing";
             Fatal::new(Exit::OsError, format!("{act} {}: {error}; {cure}", path.display()))
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| refused("make the folder", &error))?;
+        let mode = fs::metadata(path).map_err(|error| refused("read the mode of the folder", &error))?.permissions().mode();
+        // What is in it would be taken for what this process has left there.
+        if mode & 0o022 != 0 {
+            let why = format!("others than its owner may write to it (mode {:03o}): `chmod go-w {}`, or", mode & 0o777, path.display());
+            return Err(Fatal::new(Exit::OsError, format!("use the folder {}: {why} give another folder by --data DIR", path.display())));
+        }
         let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(|error| refused("write to the folder", &error))?;
         match lock.try_lock() {
@@ -87,6 +93,22 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_to_which_others_may_write_is_refused_with_the_cure() {
+        let parent = tempfile::tempdir().unwrap();
+        let open = |mode| {
+            let path = parent.path().join("a");
+            fs::create_dir_all(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            Folder::open(&path).map(drop).map_err(|fatal| fatal.message)
+        };
+        for shared in [0o777, 0o770, 0o702] {
+            let refused = open(shared).unwrap_err();
+            assert!(refused.contains("others than its owner") && refused.contains("chmod go-w"), "{refused}");
+        }
+        assert_eq!((open(0o755), open(0o700)), (Ok(()), Ok(())));
+    }
 
     #[test]
     fn a_folder_belongs_to_one_process_at_a_time() {

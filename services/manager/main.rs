@@ -11,11 +11,12 @@ use tokio::runtime::Runtime;
 use vantage_contract::v1::Probe;
 use vantage_daemon::{
     exit::{self, Exit, Fatal},
+    privilege,
     signal::Signals,
     telemetry, tls,
 };
 use vantage_manager::{World, cli::Cli, config};
-use vantage_probes::Plan;
+use vantage_probes::{Plan, net::capability::echo_capability};
 
 mod embedded;
 
@@ -32,6 +33,8 @@ fn act(cli: Cli) -> Result<Exit, Fatal> {
         return config::tell(command, &judge, &mut io::stdout());
     }
     telemetry::start(cli.run.log_filter())?;
+    // Before the runtime has threads. A monitor may be embedded, and ping.
+    privilege::reduce(privilege::Needs { raw_sockets: !echo_capability().datagram_v4 })?;
     let runtime = Runtime::new().map_err(|error| Fatal::new(Exit::OsError, format!("start the runtime: {error}")))?;
     let ended = runtime.block_on(async {
         vantage_manager::run(World {

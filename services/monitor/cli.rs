@@ -25,7 +25,7 @@ use crate::{
 /// Runs probes for managers, and answers for itself.
 #[derive(Debug, Parser)]
 #[command(name = "vantage-monitor", version, arg_required_else_help = true, max_term_width = 120)]
-struct Cli {
+pub struct Cli {
     /// What to log on stderr: a level, or directives as "info,vantage_monitor=debug" [default: info for serve, else warn]
     #[arg(long, global = true, env = "VANTAGE_LOG", value_name = "FILTER")]
     log: Option<String>,
@@ -55,51 +55,59 @@ enum Command {
     Bench(BenchArgs),
 }
 
-/// Parses the command line and does what it says. Needs a runtime.
-pub async fn run(line: impl IntoIterator<Item = OsString>) -> Result<Exit, Fatal> {
-    tls::install_provider();
-    let cli = match Cli::try_parse_from(line) {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
-    };
-    let log = cli.log.as_deref();
-    if !matches!(cli.command, Command::Serve(_)) {
-        telemetry::start(log.unwrap_or("warn"))?;
+impl Cli {
+    /// Reads the command line; help, a version and slips are answered at once, and end the program so.
+    pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
+        Self::try_parse_from(line).map_err(|error| usage(&error))
     }
-    match cli.command {
-        Command::Serve(args) => start::run(&args, log.unwrap_or("info")).await,
-        Command::Probe(args) => Box::pin(probe::run(&args)).await,
-        Command::Clients(args) => {
-            let link = Link::connect(&args.at, &args.trust).await?;
-            let answer = tables::clients(&link).await.map_err(|status| link.fatal(&status))?;
-            print(&match args.output {
-                Output::Text => tables::clients_table(&answer.clients, &TimeZone::system()),
-                Output::Json => format!("{}\n", json::to_json(&answer)),
-            })
+
+    /// Whether it serves until it is told to stop, rather than doing one thing.
+    pub fn is_long_running(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+
+    /// Does what the command line says. Needs a runtime.
+    pub async fn run(self) -> Result<Exit, Fatal> {
+        tls::install_provider();
+        let log = self.log.as_deref();
+        if !self.is_long_running() {
+            telemetry::start(log.unwrap_or("warn"))?;
         }
-        Command::Queues(args) => {
-            let link = Link::connect(&args.at, &args.trust).await?;
-            let answer = tables::queues(&link).await.map_err(|status| link.fatal(&status))?;
-            print(&match args.output {
-                Output::Text => tables::queues_table(&answer.queues),
-                Output::Json => format!("{}\n", json::to_json(&answer)),
-            })
+        match self.command {
+            Command::Serve(args) => start::run(&args, log.unwrap_or("info")).await,
+            Command::Probe(args) => Box::pin(probe::run(&args)).await,
+            Command::Clients(args) => {
+                let link = Link::connect(&args.at, &args.trust).await?;
+                let answer = tables::clients(&link).await.map_err(|status| link.fatal(&status))?;
+                print(&match args.output {
+                    Output::Text => tables::clients_table(&answer.clients, &TimeZone::system()),
+                    Output::Json => format!("{}\n", json::to_json(&answer)),
+                })
+            }
+            Command::Queues(args) => {
+                let link = Link::connect(&args.at, &args.trust).await?;
+                let answer = tables::queues(&link).await.map_err(|status| link.fatal(&status))?;
+                print(&match args.output {
+                    Output::Text => tables::queues_table(&answer.queues),
+                    Output::Json => format!("{}\n", json::to_json(&answer)),
+                })
+            }
+            Command::Monitor(args) => commands::monitor(&args).await,
+            Command::Watch(args) => commands::watch(&args).await,
+            Command::Doctor(args) => doctor::run(&args),
+            Command::Policy(args) => Box::pin(policy::run(&args)).await,
+            Command::Bench(args) => Box::pin(bench::run(&args)).await,
         }
-        Command::Monitor(args) => commands::monitor(&args).await,
-        Command::Watch(args) => commands::watch(&args).await,
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Policy(args) => Box::pin(policy::run(&args)).await,
-        Command::Bench(args) => Box::pin(bench::run(&args)).await,
     }
 }
 
 /// Help and version are answers; everything else that clap says is a slip.
-fn usage(error: &clap::Error) -> Result<Exit, Fatal> {
+fn usage(error: &clap::Error) -> Exit {
     // Nothing is left to say where not even that can be written.
     let _ = error.print();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Exit::Ok),
-        _ => Ok(Exit::Usage),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+        _ => Exit::Usage,
     }
 }
 
@@ -109,8 +117,8 @@ mod tests {
 
     use super::*;
 
-    async fn exit(line: &str) -> Exit {
-        run(line.split(' ').map(OsString::from)).await.unwrap()
+    fn exit(line: &str) -> Exit {
+        Cli::read(line.split(' ').map(OsString::from)).err().unwrap()
     }
 
     #[test]
@@ -118,11 +126,11 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[tokio::test]
-    async fn help_is_an_answer_and_nothing_at_all_is_a_slip() {
-        assert_eq!(exit("vantage-monitor --help").await, Exit::Ok);
-        assert_eq!(exit("vantage-monitor probe ping --help").await, Exit::Ok);
-        assert_eq!(exit("vantage-monitor --version").await, Exit::Ok);
+    #[test]
+    fn help_is_an_answer_and_nothing_at_all_is_a_slip() {
+        assert_eq!(exit("vantage-monitor --help"), Exit::Ok);
+        assert_eq!(exit("vantage-monitor probe ping --help"), Exit::Ok);
+        assert_eq!(exit("vantage-monitor --version"), Exit::Ok);
         for slip in [
             "vantage-monitor",
             "vantage-monitor probe",
@@ -130,7 +138,7 @@ mod tests {
             "vantage-monitor sevre",
             "vantage-monitor clients --output xml",
         ] {
-            assert_eq!(exit(slip).await, Exit::Usage, "{slip}");
+            assert_eq!(exit(slip), Exit::Usage, "{slip}");
         }
     }
 }

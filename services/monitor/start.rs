@@ -6,7 +6,7 @@ use clap::{Args, builder::BoolishValueParser};
 use vantage_daemon::{
     data::Data,
     exit::{Exit, Fatal},
-    exposure, http,
+    exposure, http, privilege,
     signal::Signals,
     telemetry,
 };
@@ -124,6 +124,7 @@ pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
         Some(console) => telemetry::start_onto(log, console.log())?,
         None => telemetry::start(log)?,
     }
+    tracing::info!(capabilities = privilege::held(), "what this process may do beyond what everybody may");
     crate::files::provide(settings.limits.in_flight);
     exposure::check("gRPC", settings.listen, settings.protection(), CURE)?;
     let Signals { drain, end, reload } = Signals::listen()?;
