@@ -16,6 +16,7 @@ mod http_auth;
 mod http_proxy;
 mod https;
 mod lab;
+mod leaks;
 mod names;
 mod ntp;
 mod overload;

@@ -17,6 +17,7 @@ pub(crate) mod relay;
 pub(crate) mod servers;
 pub(crate) mod signed;
 pub(crate) mod stage;
+pub(crate) mod tap;
 pub(crate) mod tls;
 pub(crate) mod tunnel;
 pub(crate) mod udp;

@@ -41,6 +41,11 @@ impl Monitor {
         Self { address, drain, serving }
     }
 
+    /// One that is served elsewhere.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, drain: CancellationToken::new(), serving: tokio::spawn(async { Ok(()) }) }
+    }
+
     pub(crate) async fn channel(&self) -> Channel {
         Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
