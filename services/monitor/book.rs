@@ -11,9 +11,12 @@ use vantage_contract::v1::{Reason, Start};
 
 use crate::{
     journal::OrderId,
-    order::{Facts, Order},
+    order::{self, Facts, Order},
     schedule::Now,
 };
+
+/// Entries of orders that are gone, beyond as many as there are orders.
+const STALE: usize = 1000;
 
 /// What became of a Start.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,6 +89,8 @@ pub struct Book {
     by_name: HashMap<String, OrderId>,
     /// When each order's next run is due; entries of orders that are gone, or whose next run is another, are stale and passed over.
     agenda: BinaryHeap<Reverse<(Instant, OrderId, u64)>>,
+    /// Runs that all orders together have in a second, in thousandths.
+    milliruns_per_second: u64,
     last_id: OrderId,
 }
 
@@ -98,6 +103,24 @@ impl Book {
     /// How many orders are kept, counted-out ones included.
     pub fn kept(&self) -> usize {
         self.orders.len()
+    }
+
+    /// How many runs a second there would be with this order, in the place of the one of its name.
+    pub fn runs_per_second_with(&self, start: &Start) -> u64 {
+        let name = start.check.as_ref().map(|check| check.name.as_str()).unwrap_or_default();
+        let replaced = self.by_name.get(name).and_then(|id| self.orders.get(id)).map_or(0, Order::milliruns_per_second);
+        let rest = self.milliruns_per_second.saturating_sub(replaced);
+        rest.saturating_add(order::milliruns_per_second(start)).div_ceil(1000)
+    }
+
+    /// The order of that name, and its id.
+    pub fn named(&self, name: &str) -> Option<&Order> {
+        self.by_name.get(name).and_then(|id| self.orders.get(id))
+    }
+
+    /// All orders that are kept.
+    pub fn all(&self) -> impl Iterator<Item = &Order> {
+        self.orders.values()
     }
 
     /// Whether an order of that name is kept.
@@ -142,12 +165,15 @@ impl Book {
         self.know_id(id);
         let name = order.start.check.as_ref().map(|check| check.name.clone()).unwrap_or_default();
         self.plan_next(id, &order);
+        self.milliruns_per_second += order.milliruns_per_second();
         self.orders.insert(id, order);
         self.by_name.insert(name, id);
     }
 
     fn remove(&mut self, id: OrderId) -> Option<Gone> {
-        self.orders.remove(&id).map(|order| Gone { id, end: order.next_run })
+        let order = self.orders.remove(&id)?;
+        self.milliruns_per_second = self.milliruns_per_second.saturating_sub(order.milliruns_per_second());
+        Some(Gone { id, end: order.next_run })
     }
 
     /// Ends an order, if there is one of that name.
@@ -258,6 +284,11 @@ impl Book {
     fn plan_next(&mut self, id: OrderId, order: &Order) {
         if !order.is_counted_out() {
             self.agenda.push(Reverse((order.schedule.due(order.next_run), id, order.next_run)));
+        }
+        // Entries of orders that are gone would lie here until they are due, which may be days.
+        if self.agenda.len() > 2 * self.orders.len() + STALE {
+            let orders = &self.orders;
+            self.agenda.retain(|Reverse((_, of, run))| *of == id || orders.get(of).is_some_and(|order| order.next_run == *run));
         }
     }
 }

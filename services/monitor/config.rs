@@ -32,6 +32,7 @@ use vantage_daemon::{
 use crate::{
     admission::three_quarters,
     journal::Bounds,
+    pacer::Pacer,
     policy::{Policy, Source},
 };
 
@@ -132,6 +133,34 @@ pub struct Limits {
     /// Orders that one client may have standing; further ones get RESOURCE_EXHAUSTED. 1 to 1,000,000. Default 20,000.
     #[serde(deserialize_with = "fields::number::<1, 1_000_000, _, _>")]
     pub orders_per_client: usize,
+    /// Runs that the orders of one client have in a second, by their intervals; an order beyond gets RESOURCE_EXHAUSTED. 1 to 1,000,000.
+    /// Default 20,000.
+    #[serde(deserialize_with = "fields::number::<1, 1_000_000, _, _>")]
+    pub runs_per_second: u32,
+    /// What the orders of one client take up in memory, in bytes, those of RunOnce while they are under way: about twice what they say as
+    /// encoded, what their regular expressions are made into (16 KiB or more each), and 1 KiB for each. One beyond gets RESOURCE_EXHAUSTED.
+    /// 64 KiB to 1 TiB. Default 512 MiB.
+    #[serde(deserialize_with = "fields::number::<65_536, 1_099_511_627_776, _, _>")]
+    pub order_bytes_per_client: u64,
+    /// The same of all clients together. 64 KiB to 1 TiB. Default 1 GiB.
+    #[serde(deserialize_with = "fields::number::<65_536, 1_099_511_627_776, _, _>")]
+    pub order_bytes: u64,
+    /// Requests of one client on its stream in a second, in the long run: orders, acknowledgements. As many as `orders_per_client` and a
+    /// thousand more may come at once; who goes on faster waits, by the flow control of HTTP/2. All clients together may ask twice as fast.
+    /// 1 to 1,000,000. Default 5,000.
+    #[serde(deserialize_with = "fields::number::<1, 1_000_000, _, _>")]
+    pub requests_per_second: u32,
+    /// Bytes of one request; a longer one ends its stream with RESOURCE_EXHAUSTED. 64 KiB to 64 MiB. Default 4 MiB.
+    #[serde(deserialize_with = "fields::number::<65_536, 67_108_864, _, _>")]
+    pub request_bytes: usize,
+    /// Bytes of headers that a request may have (SETTINGS_MAX_HEADER_LIST_SIZE, RFC 9113); more are refused, 431. 4 KiB to 1 MiB.
+    /// Default 16 KiB.
+    #[serde(deserialize_with = "fields::number::<4096, 1_048_576, _, _>")]
+    pub header_bytes: u32,
+    /// Streams that a connection may have open at once (SETTINGS_MAX_CONCURRENT_STREAMS); further ones are refused, REFUSED_STREAM. A client
+    /// needs one. 1 to 10,000. Default 128.
+    #[serde(deserialize_with = "fields::number::<1, 10_000, _, _>")]
+    pub streams_per_connection: u32,
 }
 
 /// How much is kept for clients that are away, or that do not acknowledge, and how safely. Beyond its bounds the oldest results become
@@ -196,11 +225,38 @@ impl Default for Settings {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { in_flight: 1000, in_flight_by_kind: KindLimits::default(), max_waiting: 10_000, clients: 100, orders_per_client: 20_000 }
+        Self {
+            in_flight: 1000,
+            in_flight_by_kind: KindLimits::default(),
+            max_waiting: 10_000,
+            clients: 100,
+            orders_per_client: 20_000,
+            runs_per_second: 20_000,
+            order_bytes_per_client: 512 << 20,
+            order_bytes: 1 << 30,
+            requests_per_second: 5000,
+            request_bytes: 4 << 20,
+            header_bytes: 16 << 10,
+            streams_per_connection: 128,
+        }
     }
 }
 
 impl Limits {
+    /// How fast one client may ask.
+    pub(crate) fn pacer(&self) -> Pacer {
+        Pacer::new(self.requests_per_second, self.request_burst())
+    }
+
+    /// How fast all clients together may ask.
+    pub(crate) fn common_pacer(&self) -> Pacer {
+        Pacer::new(self.requests_per_second.saturating_mul(2), self.request_burst().saturating_mul(2))
+    }
+
+    fn request_burst(&self) -> u32 {
+        u32::try_from(self.orders_per_client).unwrap_or(u32::MAX).saturating_add(1000)
+    }
+
     /// Runs of this kind that may be in flight.
     pub fn in_flight_of(&self, kind: &str) -> usize {
         let named = self.in_flight_by_kind.of(kind);

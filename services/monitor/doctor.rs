@@ -173,6 +173,11 @@ pub(crate) fn files_needed(in_flight: usize) -> u64 {
     u64::try_from(in_flight).unwrap_or(u64::MAX).saturating_mul(FILES_PER_RUN).saturating_add(FILES_BESIDES)
 }
 
+/// How many runs may be in flight with so many descriptors.
+pub(crate) fn runs_within(files: u64) -> usize {
+    usize::try_from(files.saturating_sub(FILES_BESIDES) / FILES_PER_RUN).unwrap_or(usize::MAX)
+}
+
 fn buffer(facts: &Facts) -> Finding {
     let name = "receive buffers";
     match facts.receive_buffer {

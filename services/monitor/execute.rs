@@ -1,15 +1,18 @@
 //! `MonitorService`: the streams of clients.
 
-use std::time::Duration;
+use std::{error::Error as _, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
+use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
 use vantage_contract::v1::{ExecuteRequest, Hello, ProbeResult, execute_request::Order, monitor_service_server::MonitorService};
+use vantage_daemon::clock;
 
 use crate::{
+    pacer::Pacer,
     registry::Registry,
     session::{self, Attached, Command, Shared},
+    strangers::{MOST, Strangers},
 };
 
 /// How long a stream may stay without its Hello.
@@ -23,6 +26,7 @@ const MAX_STORED_SESSIONS: usize = 1000;
 #[derive(Clone)]
 pub(crate) struct Execute {
     pub registry: Registry,
+    pub strangers: Strangers,
 }
 
 #[tonic::async_trait]
@@ -32,15 +36,26 @@ impl MonitorService for Execute {
     async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Self::ExecuteStream>, Status> {
         let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
         let mut requests = request.into_inner();
-        let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded(format!("no Hello within {HELLO_TIMEOUT:?}")))??;
+        let stranger = self.strangers.come();
+        let first = tokio::select! {
+            biased;
+            first = tokio::time::timeout(HELLO_TIMEOUT, requests.message()) => {
+                first.map_err(|_| Status::deadline_exceeded(format!("no Hello within {HELLO_TIMEOUT:?}")))?
+            }
+            () = stranger.displaced.cancelled() => {
+                return Err(session::exhausted("streams", format!("more than {MOST} streams wait for their Hello: say it at once")));
+            }
+        };
+        drop(stranger);
+        let request_bytes = self.shared().settings.limits.request_bytes;
+        let first = first.map_err(|status| session::unreadable(&status, request_bytes))?;
         let Some(ExecuteRequest { order: Some(Order::Hello(hello)) }) = first else {
             return Err(session::invalid("order", "the first request must be a Hello"));
         };
         validate(&hello)?;
-        let (commands, Attached { stream, session, closed_sessions, results }) = self.registry.attach(hello, address).await?;
-        tokio::spawn(listen(requests, commands, stream));
+        let (commands, Attached { stream, session, closed_sessions, pacer, room, results }) = self.registry.attach(hello, address).await?;
+        let pacers = [pacer, Arc::clone(&self.shared().pacer)];
+        tokio::spawn(listen(Listener { requests, commands, stream, pacers, room, request_bytes }));
 
         let mut response = Response::new(ReceiverStream::new(results));
         let headers = response.metadata_mut();
@@ -63,13 +78,36 @@ impl Execute {
     }
 }
 
-/// Passes a stream's requests on. Who sends faster than the session obeys waits, by the flow control of HTTP/2.
-async fn listen(mut requests: Streaming<ExecuteRequest>, commands: mpsc::Sender<Command>, stream: u64) {
+/// Where a stream's requests go, and at what pace.
+struct Listener {
+    requests: Streaming<ExecuteRequest>,
+    commands: mpsc::Sender<Command>,
+    stream: u64,
+    pacers: [Arc<Pacer>; 2],
+    room: Arc<Semaphore>,
+    request_bytes: usize,
+}
+
+/// Passes a stream's requests on. Who sends faster than the session obeys, or than the limits say, waits, by the flow control of HTTP/2.
+async fn listen(listener: Listener) {
+    let Listener { mut requests, commands, stream, pacers, room, request_bytes } = listener;
     loop {
         let command = match requests.message().await {
-            Ok(Some(request)) => Command::Request { stream, request: request.into() },
+            Ok(Some(request)) => {
+                let now = clock::monotonic();
+                let wait = pacers.iter().map(|pacer| pacer.pass(now)).max().unwrap_or_default();
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                // The semaphore is never closed.
+                let Ok(room) = Arc::clone(&room).acquire_many_owned(session::room_for(&request, request_bytes)).await else { return };
+                Command::Request { stream, request: request.into(), room }
+            }
             // Also what a peer looks like that has died: then the response side shows it.
             Ok(None) => Command::HalfClosed { stream },
+            Err(status) if matches!(status.code(), Code::OutOfRange | Code::Internal) && status.source().is_none() => {
+                Command::Refused { stream, status: session::unreadable(&status, request_bytes) }
+            }
             Err(_) => Command::Lost { stream },
         };
         let is_last = !matches!(command, Command::Request { .. });

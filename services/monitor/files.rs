@@ -2,7 +2,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::doctor::files_needed;
+use crate::doctor::{files_needed, runs_within};
 
 /// What to do about the limit of open files of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,19 +26,22 @@ fn provision(needed: u64, soft: u64, hard: u64) -> Provision {
     Provision::Raise { to: needed.min(hard), lacking: hard < needed }
 }
 
-/// Raises the soft limit of open files (RLIMIT_NOFILE, setrlimit(2)), as far as the hard one lets it, to what `in_flight` runs may need.
-/// Where that is not enough, a warning names both numbers and the cure: runs that find no descriptor are undetermined,
-/// RESOURCE_EXHAUSTED, and never a fault of their target.
-pub fn provide(in_flight: usize) {
+/// Raises the soft limit of open files (RLIMIT_NOFILE, setrlimit(2)), as far as the hard one lets it, to what `in_flight` runs may need, and
+/// returns how many runs may be in flight with that. Where these are fewer, a warning names both numbers and the cure.
+pub fn provide(in_flight: usize) -> usize {
     let needed = files_needed(in_flight);
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return tracing::warn!(needed, in_flight, "how many files may be open can't be told here (ulimit -n)");
+        tracing::warn!(needed, in_flight, "how many files may be open can't be told here (ulimit -n)");
+        return in_flight;
     };
     let limit = match provision(needed, soft, hard) {
-        Provision::Enough => return,
+        Provision::Enough => return in_flight,
         Provision::Lacking => soft,
         Provision::Raise { to, lacking } => match setrlimit(Resource::RLIMIT_NOFILE, to, hard) {
-            Ok(()) if !lacking => return tracing::debug!(from = soft, to, "limit of open files raised"),
+            Ok(()) if !lacking => {
+                tracing::debug!(from = soft, to, "limit of open files raised");
+                return in_flight;
+            }
             Ok(()) => to,
             Err(error) => {
                 tracing::debug!(%error, to, "the limit of open files can't be raised");
@@ -46,13 +49,16 @@ pub fn provide(in_flight: usize) {
             }
         },
     };
+    let possible = runs_within(limit).clamp(1, in_flight);
     tracing::warn!(
         limit,
         needed,
         in_flight,
-        "{in_flight} runs in flight may need {needed} open files, and {limit} are allowed: allow more (`ulimit -n {needed}`, \
-         LimitNOFILE={needed} with systemd) or lower limits.in_flight"
+        possible,
+        "{in_flight} runs in flight may need {needed} open files, and {limit} are allowed, so that {possible} may be in flight: allow more \
+         (`ulimit -n {needed}`, LimitNOFILE={needed} with systemd) or lower limits.in_flight"
     );
+    possible
 }
 
 #[cfg(test)]

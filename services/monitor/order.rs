@@ -1,17 +1,18 @@
 //! Orders: checks that a client has placed, when their runs are due, and the records that account for them.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
-use prost::Message as _;
+use prost::Message;
 use prost_types::Timestamp;
 use vantage_contract::v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start};
 use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch};
 
 use crate::{
     admission::Habit,
+    holdings::{Held, weight},
     schedule::{Now, Schedule},
 };
 
@@ -37,6 +38,8 @@ pub struct Facts {
     pub plan: Result<Plan, Invalid>,
     /// How its runs go, for admission to judge the next one by.
     pub habit: Habit,
+    /// What it takes up, counted as long as anybody has it.
+    held: OnceLock<Held>,
 }
 
 /// When a run was due, and when it started.
@@ -65,7 +68,18 @@ impl Facts {
             monitor: monitor.to_owned(),
             ..ProbeResult::default()
         };
-        Self { template, kind, plan, habit: Habit::default() }
+        Self { template, kind, plan, habit: Habit::default(), held: OnceLock::new() }
+    }
+
+    /// What it takes up in memory, about, with the order that it is of.
+    pub(crate) fn weight(&self, order: &impl Message) -> u64 {
+        weight(order, self.plan.as_ref().map_or(0, Plan::pattern_bytes))
+    }
+
+    /// Counts what it takes up, from now until nobody has it any more.
+    pub(crate) fn count(&self, held: Held) {
+        // It is counted once, when it is made.
+        let _ = self.held.set(held);
     }
 
     /// The kind's name; empty where there is none.
@@ -255,10 +269,24 @@ impl Order {
             && (start.anchor == self.start.anchor || anchor.is_none_or(|anchor| anchor == self.schedule.anchor()))
     }
 
+    /// How many runs it has in a second, in thousandths; at least one of them.
+    pub fn milliruns_per_second(&self) -> u64 {
+        milliruns(self.schedule.interval())
+    }
+
     /// Whether all its runs have been started or accounted for.
     pub fn is_counted_out(&self) -> bool {
         self.schedule.is_over(self.next_run)
     }
+}
+
+/// How many runs an order would have in a second, in thousandths; at least one of them.
+pub fn milliruns_per_second(start: &Start) -> u64 {
+    milliruns(start.check.as_ref().map_or(DEFAULT_INTERVAL, interval))
+}
+
+fn milliruns(interval: Duration) -> u64 {
+    u64::try_from(Duration::from_secs(1000).as_nanos() / interval.as_nanos().max(1)).unwrap_or(u64::MAX).max(1)
 }
 
 /// The interval of a check, where it names one that can be.

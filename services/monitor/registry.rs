@@ -118,7 +118,7 @@ impl Registry {
         }
         let limit = self.shared.settings.limits.clients;
         if sessions.len() >= limit && !make_room(&mut sessions) {
-            return Err(session::exhausted(client_id, format!("this monitor knows {limit} clients already (limits.clients)")));
+            return Err(session::limit(client_id, "limits.clients", limit, "clients that a monitor knows"));
         }
         Ok(self.begin(client_id.to_owned(), None, &mut sessions))
     }

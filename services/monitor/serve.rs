@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
-    service::Interceptor,
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Server, server::TcpIncoming},
 };
 use vantage_contract::{
@@ -33,10 +33,12 @@ use crate::{
     doctor,
     execute::Execute,
     figures,
+    holdings::Holdings,
     journal::{Disk, Keeper},
     policy::{OwnListener, Policy},
     registry::Registry,
     session::Shared,
+    strangers::Strangers,
 };
 
 /// Records kept for a watcher that is slow; beyond, it misses some and is told how many.
@@ -45,12 +47,10 @@ const WATCH_DEPTH: usize = 1024;
 /// small frames in proportion to its window, and an adaptive one begins so small that a burst of orders ends the connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Streams that one connection may have open at once.
-const MAX_STREAMS: u32 = 128;
-/// Bytes of headers that a request may have.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Streams that a peer may reset before they were served; more ends its connection (CVE-2023-44487).
 const MAX_RESET_STREAMS: usize = 32;
+/// How long a question may be, of an operator or about health and descriptors.
+const QUESTION_BYTES: usize = 64 * 1024;
 /// How often it is looked which networks this machine is in.
 const SURROUNDINGS: Duration = Duration::from_secs(5);
 /// How long connections may take to close once all sessions have ended.
@@ -79,13 +79,15 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         world: World::new(Arc::new(policy.clone())),
         policy: policy.clone(),
         admission: Admission::new(settings.limits),
+        holdings: Holdings::default(),
+        pacer: Arc::new(settings.limits.common_pacer()),
         watchers: broadcast::channel(WATCH_DEPTH).0,
         drain: drain.clone(),
         end: end.clone(),
         settings: Arc::clone(&settings),
     });
     let admin = Admin { registry: registry.clone(), started: clock::wall(), capabilities: doctor::capabilities() };
-    let execute = Execute { registry: registry.clone() };
+    let execute = Execute { registry: registry.clone(), strangers: Strangers::default() };
     let guard = Guard { bearer };
 
     let (health_reporter, health) = tonic_health::server::health_reporter();
@@ -104,9 +106,9 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         .http2_keepalive_timeout(Some(settings.keepalive.timeout))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_header_list_size(settings.limits.header_bytes)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-        .max_concurrent_streams(MAX_STREAMS);
+        .max_concurrent_streams(settings.limits.streams_per_connection);
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
     }
@@ -131,11 +133,14 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     registry.resume(stored);
     tracing::info!(name = settings.name, address = %grpc.local_addr().unwrap_or(settings.listen), "serving");
     let serving = server
-        .add_service(health)
-        .add_service(MonitorServiceServer::with_interceptor(execute, guard.clone()))
-        .add_service(AdminServiceServer::with_interceptor(admin, guard.clone()))
-        .add_service(tonic::service::interceptor::InterceptedService::new(v1, guard.clone()))
-        .add_service(tonic::service::interceptor::InterceptedService::new(v1alpha, guard))
+        .add_service(health.max_decoding_message_size(QUESTION_BYTES))
+        .add_service(InterceptedService::new(
+            MonitorServiceServer::new(execute).max_decoding_message_size(settings.limits.request_bytes),
+            guard.clone(),
+        ))
+        .add_service(InterceptedService::new(AdminServiceServer::new(admin).max_decoding_message_size(QUESTION_BYTES), guard.clone()))
+        .add_service(InterceptedService::new(v1.max_decoding_message_size(QUESTION_BYTES), guard.clone()))
+        .add_service(InterceptedService::new(v1alpha.max_decoding_message_size(QUESTION_BYTES), guard))
         .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), closed.clone().cancelled_owned());
 
     let drained = async {

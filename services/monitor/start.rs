@@ -117,7 +117,7 @@ impl ServeArgs {
 
 /// Serves until SIGINT, SIGTERM or the console's `quit` drains it; a second signal ends it at once.
 pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
-    let settings = args.settings()?;
+    let mut settings = args.settings()?;
     // Before telemetry: logs have to go around the prompt.
     let console = Console::prepare();
     match &console {
@@ -125,7 +125,7 @@ pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
         None => telemetry::start(log)?,
     }
     tracing::info!(capabilities = privilege::held(), "what this process may do beyond what everybody may");
-    crate::files::provide(settings.limits.in_flight);
+    settings.limits.in_flight = crate::files::provide(settings.limits.in_flight);
     exposure::check("gRPC", settings.listen, settings.protection(), CURE)?;
     let Signals { drain, end, reload } = Signals::listen()?;
     let listener = http::bind("gRPC", settings.listen).await?;

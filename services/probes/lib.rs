@@ -10,6 +10,7 @@ mod connect;
 pub mod failure;
 pub mod gate;
 pub mod net;
+mod pattern;
 pub mod run;
 mod secret;
 pub mod stopwatch;
@@ -154,14 +155,16 @@ pub struct Plan {
     kind: Kind,
     name: &'static str,
     options: Options,
+    pattern_bytes: usize,
 }
 
 impl Plan {
     /// Parses a probe of the contract, or names the field that is wrong.
     pub fn parse(probe: &v1::Probe) -> Result<Self, Invalid> {
         let spec = probe.kind.as_ref().ok_or_else(|| Invalid::new("kind", format!("is missing: give one of {}", KINDS.join(", "))))?;
-        let (kind, options) = Kind::parse(spec, probe)?;
-        Ok(Self { kind, name: name_of(spec), options })
+        let (parsed, pattern_bytes) = pattern::weighed(|| Kind::parse(spec, probe));
+        let (kind, options) = parsed?;
+        Ok(Self { kind, name: name_of(spec), options, pattern_bytes })
     }
 
     /// The kind's name as the contract spells it: "ping".
@@ -182,6 +185,11 @@ impl Plan {
     /// The most that a run does to one address.
     pub fn demand(&self) -> Demand<'_> {
         self.kind.demand()
+    }
+
+    /// What its regular expressions take up in memory, in bytes, rounded up.
+    pub fn pattern_bytes(&self) -> usize {
+        self.pattern_bytes
     }
 
     /// How long a run may take.

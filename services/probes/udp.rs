@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use regex::bytes::Regex;
 use tokio::time::Instant;
 use vantage_contract::v1::{UdpPortState, UdpProbe, UdpReport, udp_probe::Payload};
 
@@ -11,6 +10,7 @@ use crate::{
     Probe, Run,
     failure::{Failure, Invalid},
     gate::Demand,
+    pattern,
     stopwatch::{self, Phase},
     target::{self, Host, Options},
     wire::{preset::Preset, text},
@@ -59,7 +59,7 @@ impl Probe for Udp {
         }
         let regex = match spec.expect_regex.as_str() {
             "" => None,
-            text => Some(Regex::new(text).map_err(|error| Invalid::new("expect_regex", error.to_string()))?),
+            text => Some(pattern::compile(text).map_err(|error| Invalid::new("expect_regex", error))?),
         };
         let source_ports = target::number("source_ports", spec.source_ports, 1, 1..=64)?;
         let require_flows = target::number("require_flows", spec.require_flows, source_ports, 1..=source_ports)?;

@@ -106,6 +106,11 @@ impl Link {
         self.requests.as_ref().expect("not half-closed").send(request).await.unwrap();
     }
 
+    /// Sends, or says that the stream is gone.
+    pub(crate) async fn try_send(&self, request: ExecuteRequest) -> bool {
+        self.requests.as_ref().expect("not half-closed").send(request).await.is_ok()
+    }
+
     pub(crate) async fn start(&self, check: Check) {
         self.order(Order::Start(Start { check: Some(check), revision: "1".to_owned(), ..Start::default() })).await;
     }

@@ -13,7 +13,10 @@ use std::{
 };
 
 use prost::Message;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tonic::Status;
 use vantage_contract::v1::{Hello, ProbeResult};
 
@@ -24,7 +27,9 @@ use super::{
     runs::{Ended, Runs},
 };
 use crate::{
+    holdings::Share,
     journal::{StoredClient, keeper::Answer},
+    pacer::Pacer,
     schedule::Now,
     tally::Tally,
 };
@@ -80,6 +85,9 @@ struct Actor {
     stream: Option<Stream>,
     last_stream: u64,
     expendable: Arc<AtomicBool>,
+    share: Share,
+    pacer: Arc<Pacer>,
+    room: Arc<Semaphore>,
 }
 
 /// What woke the actor.
@@ -116,6 +124,12 @@ impl Actor {
                 Core::resume(stored, name, bounds, now)
             }
         };
+        let share = shared.holdings.share();
+        for order in core.book.all() {
+            order.facts.count(share.hold_anyhow(order.facts.weight(&order.start)));
+        }
+        let pacer = Arc::new(shared.settings.limits.pacer());
+        let room = Arc::new(super::room(shared.settings.limits.request_bytes));
         let (answer, answers) = mpsc::unbounded_channel();
         Self {
             client_id: client_id.into(),
@@ -132,6 +146,9 @@ impl Actor {
             stream: None,
             last_stream: 0,
             expendable,
+            share,
+            pacer,
+            room,
         }
     }
 
@@ -230,7 +247,7 @@ impl Actor {
                 // Who opened the stream may have gone meanwhile: then it is lost, and shows as such.
                 let _ = reply.send(attached);
             }
-            Command::Request { stream, request } => {
+            Command::Request { stream, request, room: _room } => {
                 if self.is_current(stream) {
                     self.core.tally.received_bytes += request.encoded_len() as u64;
                     if let Err(status) = self.request(*request) {
@@ -242,6 +259,11 @@ impl Actor {
                 if let Some(current) = self.stream.as_mut().filter(|current| current.number == stream) {
                     current.half_closed = true;
                     self.finish_half_closed();
+                }
+            }
+            Command::Refused { stream, status } => {
+                if self.is_current(stream) {
+                    self.dismiss(status);
                 }
             }
             Command::Lost { stream } => {
@@ -279,7 +301,14 @@ impl Actor {
         self.core.note_client(self.hello.clone(), address.clone());
         self.address = address;
         self.presence = Presence { connected: true, since: Now::read().wall };
-        Ok(Attached { stream: self.last_stream, session, closed_sessions, results: receiver })
+        Ok(Attached {
+            stream: self.last_stream,
+            session,
+            closed_sessions,
+            pacer: Arc::clone(&self.pacer),
+            room: Arc::clone(&self.room),
+            results: receiver,
+        })
     }
 
     /// Keeps a run that has ended, and those that have ended with it: under load that is most of them, and waiting for each alone costs

@@ -10,16 +10,20 @@ mod runs;
 
 use std::{sync::Arc, time::SystemTime};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use vantage_contract::v1::{Client, ClientState, ExecuteRequest, Hello, ProbeResult, Queue};
 use vantage_probes::World;
 
-use crate::{admission::Admission, config::Settings, figures::ClientFigures, journal::Keeper, policy::Policy, tally::Tally};
+use crate::{
+    admission::Admission, config::Settings, figures::ClientFigures, holdings::Holdings, journal::Keeper, pacer::Pacer, policy::Policy,
+    tally::Tally,
+};
 
 pub(crate) use actor::spawn;
-pub(crate) use refusal::{draining, exhausted, invalid};
+pub(crate) use refusal::{draining, exhausted, invalid, limit, unreadable};
 
 /// What all sessions of a monitor share.
 #[derive(Clone)]
@@ -34,6 +38,10 @@ pub struct Shared {
     pub(crate) keeper: Keeper,
     /// The places for runs.
     pub admission: Admission,
+    /// What orders hold in memory.
+    pub(crate) holdings: Holdings,
+    /// How fast all clients together may ask.
+    pub(crate) pacer: Arc<Pacer>,
     /// Every record, as it is appended, for those who watch.
     pub watchers: broadcast::Sender<Arc<Watched>>,
     /// Cancelled when the monitor is told to stop.
@@ -61,9 +69,16 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Attached, Status>>,
     },
     /// A request has come on a stream.
-    Request { stream: u64, request: Box<ExecuteRequest> },
+    Request {
+        stream: u64,
+        request: Box<ExecuteRequest>,
+        /// What it takes of the room for requests of its client that are not obeyed yet.
+        room: OwnedSemaphorePermit,
+    },
     /// The client's side of a stream has ended; politely, as it seems.
     HalfClosed { stream: u64 },
+    /// A request could not be read: the stream ends with this.
+    Refused { stream: u64, status: Status },
     /// A stream is lost.
     Lost { stream: u64 },
     /// Its place is needed for another client.
@@ -80,8 +95,25 @@ pub(crate) struct Attached {
     pub session: String,
     /// The earlier sessions that are still to be acknowledged, with their last sequences.
     pub closed_sessions: Vec<(String, u64)>,
+    /// How fast the client may ask.
+    pub pacer: Arc<Pacer>,
+    /// Room for what it asks and is not obeyed yet, by [`room_for`].
+    pub room: Arc<Semaphore>,
     /// The results, and at the end the status if it is not OK.
     pub results: mpsc::Receiver<Result<ProbeResult, Status>>,
+}
+
+/// In what unit the room for requests is counted, in bytes.
+const ROOM_UNIT: usize = 1024;
+
+/// The room for requests of one client that are not obeyed yet: two of the longest.
+fn room(request_bytes: usize) -> Semaphore {
+    Semaphore::new(2 * request_bytes.div_ceil(ROOM_UNIT))
+}
+
+/// What a request takes of it.
+pub(crate) fn room_for(request: &ExecuteRequest, request_bytes: usize) -> u32 {
+    u32::try_from(request.encoded_len().min(request_bytes).div_ceil(ROOM_UNIT)).unwrap_or(1)
 }
 
 /// How a session is going.

@@ -8,7 +8,7 @@ use vantage_contract::v1::{DnsExpectations, Reason};
 
 use crate::{
     failure::{Failure, Invalid},
-    target,
+    pattern, target,
     wire::{
         dns::{Answer, Question, Record},
         rdata,
@@ -52,7 +52,7 @@ impl Expectations {
                 .ok_or_else(|| Invalid::new("expect.rcodes", format!("{text:?} is neither an rcode's name nor a number up to 4095")))
         };
         let regexes = |field: &str, texts: &[String]| {
-            let regex = |text: &String| Regex::new(text).map_err(|error| Invalid::new(field, error.to_string()));
+            let regex = |text: &String| pattern::compile_text(text).map_err(|error| Invalid::new(field, error));
             texts.iter().map(regex).collect::<Result<Vec<_>, _>>()
         };
         let network = |text: &String| {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, response};
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 use vantage_contract::v1::{HttpExpectations, HttpHeaderExpectation};
 
-use crate::{failure::Invalid, target};
+use crate::{failure::Invalid, pattern, target};
 
-const MAX_REGEX: usize = 1 << 20;
 const MAX_ENTRIES: usize = 64;
 const MAX_EXCERPT: usize = 200;
 
@@ -149,7 +148,7 @@ fn bounded(field: &str, count: usize) -> Result<(), Invalid> {
 }
 
 fn compile(field: &str, pattern: &str) -> Result<Regex, Invalid> {
-    RegexBuilder::new(pattern).size_limit(MAX_REGEX).build().map_err(|error| Invalid::new(field, error.to_string()))
+    pattern::compile(pattern).map_err(|error| Invalid::new(field, error))
 }
 
 /// A status for people: "404 Not Found".

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use bytes::{Bytes, BytesMut};
-use regex::bytes::{Captures, Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vantage_contract::v1::{Reason, TcpReport, TcpStep, TlsReport, tcp_step};
@@ -12,6 +12,7 @@ use crate::{
     Run,
     failure::{Failure, Invalid},
     net::stream::Stream,
+    pattern,
     stopwatch::Phase,
     target::Host,
     tls::{self, Loaded, Tls},
@@ -27,9 +28,6 @@ const MAX_BANNER: usize = 1024;
 /// How many captures are kept, and how much of each.
 const MAX_CAPTURES: usize = 32;
 const MAX_CAPTURE: usize = 256;
-
-/// The largest compiled form of a regular expression.
-const MAX_REGEX: usize = 1 << 20;
 
 /// A step, parsed.
 pub(super) enum Step {
@@ -58,9 +56,7 @@ pub(super) fn parse(steps: &[TcpStep], mut secured: bool) -> Result<Vec<Step>, I
     let mut parsed = Vec::with_capacity(steps.len());
     for (at, step) in steps.iter().enumerate() {
         let field = |name: &str| format!("steps[{at}].{name}");
-        let compile = |name: &str, pattern: &str| {
-            RegexBuilder::new(pattern).size_limit(MAX_REGEX).build().map_err(|error| Invalid::new(field(name), error.to_string()))
-        };
+        let compile = |name: &str, pattern: &str| pattern::compile(pattern).map_err(|error| Invalid::new(field(name), error));
         parsed.push(match &step.step {
             None => {
                 return Err(Invalid::new(format!("steps[{at}]"), "is empty: give one of send, send_hex, expect, expect_regex, start_tls"));

@@ -1,13 +1,14 @@
 //! What a client asks on its stream.
 
 use tonic::Status;
-use vantage_contract::v1::{Ack, ExecuteRequest, Start, execute_request::Order};
+use vantage_contract::v1::{Ack, ExecuteRequest, RunOnce, Start, execute_request::Order};
 
 use super::Actor;
 use crate::{
     book::Placed,
+    holdings::{Held, weight},
     schedule::Now,
-    session::{exhausted, invalid},
+    session::{exhausted, invalid, limit},
 };
 
 impl Actor {
@@ -35,12 +36,7 @@ impl Actor {
                 }
                 Ok(())
             }
-            Some(Order::RunOnce(once)) => {
-                let ticket = self.core.run_once(once, Now::read());
-                ticket.into_iter().for_each(|ticket| self.runs.start(ticket, &self.shared));
-                self.show();
-                Ok(())
-            }
+            Some(Order::RunOnce(once)) => self.once(once),
             Some(Order::Hello(_)) => Err(invalid("order", "Hello is the first request and only the first")),
             None => Err(invalid("order", "is missing, or of a kind that this monitor does not know")),
         }
@@ -57,13 +53,52 @@ impl Actor {
         Ok(())
     }
 
-    fn place(&mut self, start: Start) -> Result<(), Status> {
-        let limit = self.shared.settings.limits.orders_per_client;
-        let name = start.check.as_ref().map(|check| check.name.clone()).unwrap_or_default();
-        if !self.core.book.contains(&name) && self.core.book.kept() >= limit {
-            return Err(exhausted(&self.client_id, format!("a client may have {limit} orders (limits.orders_per_client)")));
+    fn once(&mut self, once: RunOnce) -> Result<(), Status> {
+        let held = self.hold(weight(&once, 0))?;
+        if let Some(ticket) = self.core.run_once(once, Now::read()) {
+            ticket.facts.count(held);
+            self.runs.start(ticket, &self.shared);
         }
-        match self.core.place(start, Now::read()) {
+        self.show();
+        Ok(())
+    }
+
+    /// Holds so many bytes for an order, or refuses it.
+    fn hold(&self, bytes: u64) -> Result<Held, Status> {
+        let what = |setting: &str| if setting == "limits.order_bytes" { "bytes of all orders" } else { "bytes of one client's orders" };
+        self.share
+            .hold(bytes, &self.shared.settings.limits)
+            .map_err(|(setting, value)| limit(&self.client_id, setting, value, what(setting)))
+    }
+
+    fn place(&mut self, start: Start) -> Result<(), Status> {
+        let limits = &self.shared.settings.limits;
+        let name = start.check.as_ref().map(|check| check.name.clone()).unwrap_or_default();
+        let standing = self.core.book.named(&name);
+        if !standing.is_some_and(|standing| standing.is(&start)) {
+            if standing.is_none() && self.core.book.kept() >= limits.orders_per_client {
+                return Err(limit(&self.client_id, "limits.orders_per_client", limits.orders_per_client, "orders of one client"));
+            }
+            if self.core.book.runs_per_second_with(&start) > u64::from(limits.runs_per_second) {
+                let what = "runs in a second of all orders of one client";
+                return Err(limit(&self.client_id, "limits.runs_per_second", limits.runs_per_second, what));
+            }
+            // Before its regular expressions are made: those are bounded, and counted then.
+            drop(self.hold(weight(&start, 0))?);
+        }
+        let placed = self.core.place(start, Now::read());
+        if let Placed::New { id, .. } = &placed
+            && let Some(order) = self.core.book.order(*id)
+        {
+            match self.hold(order.facts.weight(&order.start)) {
+                Ok(held) => order.facts.count(held),
+                Err(status) => {
+                    self.core.stop(&name);
+                    return Err(status);
+                }
+            }
+        }
+        match placed {
             Placed::New { replaced: None, .. } => tracing::debug!(client = &*self.client_id, check = name, "order placed"),
             Placed::New { .. } => tracing::info!(client = &*self.client_id, check = name, "order replaced"),
             Placed::Unchanged => {}

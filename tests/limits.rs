@@ -1,0 +1,121 @@
+//! Each limit of a monitor is told by its name, and by that of its setting.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use vantage_contract::v1::{
+    Check, ExecuteRequest, HttpExpectations, HttpProbe, Outcome, Probe, Reason, RunOnce, Start, execute_request::Order, probe::Kind,
+};
+use vantage_monitor::{Settings, config::Limits};
+
+use crate::lab::monitor::{Link, Monitor, settings, silent_port, tcp_check};
+
+async fn with(limits: Limits) -> Monitor {
+    Monitor::start_with(Settings { limits, ..settings() }).await
+}
+
+/// How the stream ended.
+async fn ended(link: &mut Link) -> Status {
+    loop {
+        match link.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended with OK"),
+            Err(status) => return status,
+        }
+    }
+}
+
+#[track_caller]
+fn assert_names(status: &Status, setting: &str, limit: &str) {
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains(setting), "{status}");
+    let details = status.get_error_details();
+    let info = details.error_info().expect("google.rpc.ErrorInfo");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("LIMIT_REACHED", "vantage.v1"));
+    assert_eq!((info.metadata["setting"].as_str(), info.metadata["limit"].as_str()), (setting, limit));
+    assert!(details.quota_failure().is_some_and(|quota| quota.violations[0].description.contains(setting)));
+}
+
+#[tokio::test]
+async fn too_many_clients_orders_runs_and_bytes_are_refused_by_name() {
+    let second = Duration::from_secs(1);
+    let monitor = with(Limits { clients: 1, orders_per_client: 2, ..Limits::default() }).await;
+    let mut link = monitor.connect("one", &[]).await;
+    for name in ["a", "b", "c"] {
+        link.start(tcp_check(name, 9, second, 0)).await;
+    }
+    let Err(status) = monitor.try_connect(crate::lab::monitor::hello("two", &[])).await else { panic!("a second client") };
+    assert_names(&status, "limits.clients", "1");
+    assert_names(&ended(&mut link).await, "limits.orders_per_client", "2");
+
+    let monitor = with(Limits { runs_per_second: 10, ..Limits::default() }).await;
+    let mut link = monitor.connect("fast", &[]).await;
+    link.start(tcp_check("a", 9, Duration::from_millis(200), 0)).await;
+    link.start(tcp_check("b", 9, Duration::from_millis(200), 0)).await;
+    // In the place of one of the same rate there is room.
+    link.start(tcp_check("b", 10, Duration::from_millis(200), 0)).await;
+    link.start(tcp_check("c", 9, Duration::from_secs(60), 0)).await;
+    assert_names(&ended(&mut link).await, "limits.runs_per_second", "10");
+    assert_eq!(monitor.clients().await["fast"].order_count, 2);
+
+    let heavy = |name: &str, bytes: usize| Check { labels: [("x".to_owned(), "y".repeat(bytes))].into(), ..tcp_check(name, 9, second, 0) };
+    let monitor = with(Limits { order_bytes_per_client: 1 << 20, order_bytes: 3 << 19, ..Limits::default() }).await;
+    let mut one = monitor.connect("one", &[]).await;
+    one.start(heavy("a", 400_000)).await;
+    // What is stopped holds nothing.
+    one.order(Order::Stop(vantage_contract::v1::Stop { check_name: "a".into() })).await;
+    one.start(heavy("b", 400_000)).await;
+    one.start(heavy("c", 400_000)).await;
+    assert_names(&ended(&mut one).await, "limits.order_bytes_per_client", "1048576");
+    let mut two = monitor.connect("two", &[]).await;
+    two.start(heavy("d", 450_000)).await;
+    assert_names(&ended(&mut two).await, "limits.order_bytes", "1572864");
+}
+
+#[tokio::test]
+async fn regular_expressions_weigh_what_they_are_made_into() {
+    let monitor = with(Limits { order_bytes_per_client: 1 << 20, ..Limits::default() }).await;
+    let mut link = monitor.connect("greedy", &[]).await;
+    let body_matches = vec![r"\w{10}".to_owned(); 20];
+    let http = HttpProbe {
+        url: "http://127.0.0.1/".into(),
+        expect: Some(HttpExpectations { body_matches, ..Default::default() }),
+        ..Default::default()
+    };
+    let check = |name: &str| Check {
+        name: name.into(),
+        probe: Some(Probe { kind: Some(Kind::Http(http.clone())), ..Probe::default() }),
+        ..Check::default()
+    };
+    link.start(check("a")).await;
+    assert_names(&ended(&mut link).await, "limits.order_bytes_per_client", "1048576");
+    assert_eq!(monitor.clients().await["greedy"].order_count, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_ends_its_stream_with_the_limit() {
+    let monitor = with(Limits { request_bytes: 64 << 10, ..Limits::default() }).await;
+    let mut link = monitor.connect("long", &[]).await;
+    let check = Check { name: "x".repeat(70_000), ..Check::default() };
+    link.order(Order::Start(Start { check: Some(check), ..Start::default() })).await;
+    assert_names(&ended(&mut link).await, "limits.request_bytes", "65536");
+}
+
+#[tokio::test]
+async fn who_asks_too_fast_waits_and_loses_nothing() {
+    let (_open, port) = silent_port().await;
+    // Of the burst that a restatement may be, nothing is left after a thousand and one.
+    let monitor = with(Limits { requests_per_second: 100, orders_per_client: 1, ..Limits::default() }).await;
+    let mut link = monitor.connect("fast", &[]).await;
+    let begun = std::time::Instant::now();
+    for _ in 0..1030 {
+        link.ack(0).await;
+    }
+    let once = RunOnce { check: Some(tcp_check("once", port, Duration::from_secs(1), 1)), ..RunOnce::default() };
+    link.send(ExecuteRequest { order: Some(Order::RunOnce(once)) }).await;
+    let result = link.result().await;
+    assert_eq!((result.outcome(), result.reason()), (Outcome::Passed, Reason::Unspecified));
+    // Thirty of them at a hundred a second.
+    assert!(begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
+}

@@ -1,0 +1,138 @@
+//! A client that means harm, beside one that means well: the latter's schedule and results are as if it were alone, and the monitor's memory
+//! is bounded. `VANTAGE_HOSTILE_SECONDS=300` does for five minutes what the test does for ten seconds otherwise.
+
+mod attacks;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+use vantage_contract::v1::{Outcome, ProbeResult};
+
+use crate::lab::{
+    monitor::{Link, Monitor, accounted, silent_port, tcp_check},
+    place,
+    process::{MONITOR, Running},
+};
+
+/// What the monitor may take up more under attack than before: what its own limits let a few clients have, and what allocators keep.
+const MOST_MORE_KIB: u64 = 512 << 10;
+/// The honest client's checks, and how often each runs.
+const CHECKS: usize = 10;
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the attack lasts.
+fn duration() -> Duration {
+    let seconds = std::env::var("VANTAGE_HOSTILE_SECONDS").ok().map(|text| text.parse().expect("VANTAGE_HOSTILE_SECONDS is a number"));
+    Duration::from_secs(seconds.unwrap_or(10))
+}
+
+/// What is kept of a process in memory, in KiB.
+fn resident_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The value below which so many of a hundred lie.
+fn percentile(values: &mut [Duration], percent: usize) -> Duration {
+    values.sort_unstable();
+    values[(values.len() - 1) * percent / 100]
+}
+
+fn lateness(results: &[ProbeResult]) -> Vec<Duration> {
+    results.iter().filter_map(|result| Duration::try_from(result.lateness?).ok()).collect()
+}
+
+/// Takes and acknowledges what comes for so long.
+async fn listen(link: &mut Link, time: Duration) -> Vec<ProbeResult> {
+    let end = Instant::now() + time;
+    let mut results = Vec::new();
+    while Instant::now() < end {
+        let result = link.result().await;
+        link.ack(result.sequence).await;
+        results.push(result);
+    }
+    results
+}
+
+/// How late a thread of its own wakes up meanwhile: what of the lateness is this machine's, and nobody's fault.
+fn yardstick(stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<Duration>> {
+    std::thread::spawn(move || {
+        let mut late = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let due = Instant::now() + Duration::from_millis(20);
+            std::thread::sleep(Duration::from_millis(20));
+            late.push(due.elapsed());
+        }
+        late
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() {
+    let (_open, port) = silent_port().await;
+    let at: SocketAddr = place::own();
+    let mut serving =
+        Running::start(MONITOR, &["serve", "--listen", &at.to_string(), "--http-listen", "off", "--data", "memory", "--name", "besieged"]);
+    serving.says("serving").await;
+    let monitor = Monitor::at(at);
+    let mut honest = monitor.connect("honest", &[]).await;
+    for number in 0..CHECKS {
+        honest.start(tcp_check(&format!("web-{number}"), port, INTERVAL, 0)).await;
+    }
+    let mut results = listen(&mut honest, duration() / 4).await;
+    let mut before = lateness(&results);
+    let resident_before = resident_kib(serving.id());
+
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let own = yardstick(stop.clone());
+    let mut attackers = JoinSet::new();
+    attacks::begin(at, port, &stop, &done, &mut attackers);
+    let mut most_resident = 0;
+    let mut under_attack = Vec::new();
+    let end = Instant::now() + duration();
+    while Instant::now() < end {
+        under_attack.extend(listen(&mut honest, Duration::from_millis(500)).await);
+        most_resident = most_resident.max(resident_kib(serving.id()));
+    }
+    stop.store(true, Ordering::Relaxed);
+    attackers.shutdown().await;
+    let mut own = own.join().unwrap();
+    let mut during = lateness(&under_attack);
+    // What was due meanwhile comes, too.
+    under_attack.extend(listen(&mut honest, Duration::from_secs(2)).await);
+
+    let skipped: Vec<_> = under_attack.iter().filter(|result| result.outcome() == Outcome::Skipped).map(|result| result.reason()).collect();
+    let (mean, p90, machine) = (percentile(&mut during, 50), percentile(&mut during, 90), percentile(&mut own, 90));
+    let (mean_before, p90_before) = (percentile(&mut before, 50), percentile(&mut before, 90));
+    println!(
+        "{} blows in {:?}: {} results of the honest client, {} of them skipped; lateness {mean_before:?} before, {mean:?} under attack \
+         (nine in ten: {p90_before:?}, {p90:?}; of this machine {machine:?}); resident {} MiB before, {} MiB at most",
+        done.load(Ordering::Relaxed),
+        duration(),
+        under_attack.len(),
+        skipped.len(),
+        resident_before >> 10,
+        most_resident >> 10,
+    );
+    results.extend(under_attack);
+    for number in 0..CHECKS {
+        let name = format!("web-{number}");
+        let own: Vec<_> = results.iter().filter(|result| result.check_name == name).cloned().collect();
+        accounted(&own);
+    }
+    let other: Vec<_> = results.iter().filter(|result| !matches!(result.outcome(), Outcome::Passed | Outcome::Skipped)).collect();
+    assert!(other.is_empty(), "nobody's blame: {other:?}");
+    assert!(skipped.len() * 50 <= results.len(), "{} of {} skipped: {skipped:?}", skipped.len(), results.len());
+    let yardstick = p90_before.max(machine).max(Duration::from_millis(1));
+    assert!(p90 <= 20 * yardstick, "{p90:?} late, {p90_before:?} before, the machine {machine:?}");
+    assert!(most_resident <= resident_before + MOST_MORE_KIB, "{most_resident} KiB, {resident_before} KiB before");
+    assert!(done.load(Ordering::Relaxed) > 1000, "an attack that was none");
+}
