@@ -75,9 +75,18 @@ fn yardstick(stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<Duration>> {
     })
 }
 
+/// A port of the honest client's own, served by a thread of its own: its backlog is not that of the others, nor its time.
+fn honest_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It ends with the process.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    port
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() {
-    let (_open, port) = silent_port().await;
+    let ((_open, port), own_port) = (silent_port().await, honest_port());
     let at: SocketAddr = place::own();
     let mut serving =
         Running::start(MONITOR, &["serve", "--listen", &at.to_string(), "--http-listen", "off", "--data", "memory", "--name", "besieged"]);
@@ -85,7 +94,7 @@ async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() 
     let monitor = Monitor::at(at);
     let mut honest = monitor.connect("honest", &[]).await;
     for number in 0..CHECKS {
-        honest.start(tcp_check(&format!("web-{number}"), port, INTERVAL, 0)).await;
+        honest.start(tcp_check(&format!("web-{number}"), own_port, INTERVAL, 0)).await;
     }
     let mut results = listen(&mut honest, duration() / 4).await;
     let mut before = lateness(&results);
@@ -130,7 +139,9 @@ async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() 
     }
     let other: Vec<_> = results.iter().filter(|result| !matches!(result.outcome(), Outcome::Passed | Outcome::Skipped)).collect();
     assert!(other.is_empty(), "nobody's blame: {other:?}");
-    assert!(skipped.len() * 50 <= results.len(), "{} of {} skipped: {skipped:?}", skipped.len(), results.len());
+    // Where this machine stopped a thread that only sleeps, so it did those that measure; else one moment may have been lost.
+    let stops = own.iter().filter(|late| **late > INTERVAL / 5).count();
+    assert!(skipped.len() <= CHECKS * (1 + stops), "{} of {} skipped, {stops} stops: {skipped:?}", skipped.len(), results.len());
     let yardstick = p90_before.max(machine).max(Duration::from_millis(1));
     assert!(p90 <= 20 * yardstick, "{p90:?} late, {p90_before:?} before, the machine {machine:?}");
     assert!(most_resident <= resident_before + MOST_MORE_KIB, "{most_resident} KiB, {resident_before} KiB before");

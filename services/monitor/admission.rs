@@ -3,15 +3,19 @@
 //! Each run takes a place of the monitor and one of its kind. Of both, orders that take long may hold a part only ([`Pace`]), so that a
 //! flood of checks that wait for an answer that never comes displaces none that is answered soon, not even one of its own kind. Those for
 //! whom there is no room wait in one hall: who is let in takes all that it needs at once, so nobody holds one place while it waits for
-//! another, and a full class holds up none but its own. The one whose order has had no place for longest goes first: by arrival, those of
-//! short patience would never come to the front of a line that is longer than that.
+//! another, and a full class holds up none but its own. Who has fewest places goes first, of all clients, and of the runs of one client that
+//! whose order has had no place for longest: by arrival, those of short patience would never come to the front of a line that is longer than
+//! that. Where the hall is full, the client with most runs in it makes room.
 
 mod hall;
 mod pace;
 
 use std::{
     iter,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -28,7 +32,11 @@ pub use pace::{Habit, Pace};
 /// The places of a monitor. Runs that are due take one; while there is none for them they wait, until it is too late for them. Cheap to
 /// clone; all clones are one.
 #[derive(Debug, Clone)]
-pub struct Admission(Arc<Mutex<Hall<oneshot::Sender<Seat>>>>);
+pub struct Admission {
+    hall: Arc<Mutex<Hall<oneshot::Sender<Seat>>>>,
+    /// In whose name it is asked.
+    client: u64,
+}
 
 /// A place, held while the run is in flight. Dropping it frees it, wakes the next, and notes how long the run took.
 #[derive(Debug)]
@@ -88,7 +96,14 @@ impl Drop for Waiter<'_> {
 impl Admission {
     /// All places free.
     pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Mutex::new(Hall::new(limits))))
+        Self { hall: Arc::new(Mutex::new(Hall::new(limits))), client: 0 }
+    }
+
+    /// The same, for the runs of another client.
+    #[must_use]
+    pub fn for_client(&self) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        Self { hall: Arc::clone(&self.hall), client: NUMBERS.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Takes a place for the run, or says why it is skipped: it is too late, too many wait already, or the monitor is stopping.
@@ -97,7 +112,7 @@ impl Admission {
             return Err(Reason::Draining);
         }
         let facts = &ticket.facts;
-        let class = Class { kind: facts.kind(), pace: facts.habit.pace() };
+        let class = Class { client: self.client, kind: facts.kind(), pace: facts.habit.pace() };
         let (waker, seat) = oneshot::channel();
         let entry = self.lock().enter(class, facts.habit.wants(ticket.due), || waker);
         let seat = match entry {
@@ -143,7 +158,7 @@ impl Admission {
     }
 
     fn lock(&self) -> MutexGuard<'_, Hall<oneshot::Sender<Seat>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,7 +167,8 @@ impl Waiter<'_> {
         tokio::select! {
             biased;
             () = drain.cancelled() => Err(Reason::Draining),
-            seat = &mut self.seat => seat.map_err(|_| Reason::Draining),
+            // An error says that its client had more that waited than one that came.
+            seat = &mut self.seat => seat.map_err(|_| Reason::Overloaded),
             () = tokio::time::sleep_until(ticket.give_up) => Err(ticket.too_late),
         }
     }

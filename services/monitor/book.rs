@@ -15,6 +15,8 @@ use crate::{
     schedule::Now,
 };
 
+/// What is due at once is handed out in parts: a client whose orders are all due together must not hold up the others.
+const MOST_DUE: usize = 512;
 /// Entries of orders that are gone, beyond as many as there are orders.
 const STALE: usize = 1000;
 
@@ -239,11 +241,12 @@ impl Book {
         self.agenda.peek().map(|Reverse((due, ..))| *due)
     }
 
-    /// What is due `now`, in the order of being due.
+    /// What is due `now`, in the order of being due. Where that is much, the rest comes when it is asked for again.
     pub fn due(&mut self, now: Instant) -> Vec<Due> {
         let mut dues = Vec::new();
         while let Some(Reverse((at, id, run))) = self.agenda.peek().copied()
             && at <= now
+            && dues.len() < MOST_DUE
         {
             self.agenda.pop();
             let Some(order) = self.orders.get_mut(&id).filter(|order| order.next_run == run) else { continue };

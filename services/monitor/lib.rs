@@ -14,6 +14,7 @@ mod console;
 pub mod doctor;
 pub mod figures;
 pub mod files;
+mod front;
 mod holdings;
 mod human;
 pub mod journal;

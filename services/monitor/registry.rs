@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use vantage_contract::v1::Hello;
@@ -27,6 +30,8 @@ pub struct Registry {
     pub shared: Shared,
     sessions: Arc<Mutex<BTreeMap<String, Handle>>>,
     tasks: TaskTracker,
+    /// Where sessions live, whoever opens them.
+    home: runtime::Handle,
     /// What sessions that have ended had counted.
     past: Arc<Mutex<Tally>>,
 }
@@ -39,9 +44,9 @@ struct Handle {
 }
 
 impl Registry {
-    /// No clients yet.
+    /// No clients yet. To be called where their sessions are to live.
     pub fn new(shared: Shared) -> Self {
-        Self { shared, sessions: Arc::default(), tasks: TaskTracker::new(), past: Arc::default() }
+        Self { shared, sessions: Arc::default(), tasks: TaskTracker::new(), home: runtime::Handle::current(), past: Arc::default() }
     }
 
     /// Opens a stream for the client, in its session or in a new one.
@@ -137,13 +142,14 @@ impl Registry {
         let expendable = Arc::new(AtomicBool::new(false));
         let (commands, task) = session::spawn(client_id.clone(), stored, self.shared.clone(), Arc::clone(&expendable));
         let (registry, id, sender) = (self.clone(), client_id.clone(), commands.downgrade());
-        self.tasks.spawn(async move {
+        let life = async move {
             let tally = task.await;
             *registry.past.lock().unwrap_or_else(PoisonError::into_inner) += &tally;
             if let Some(sender) = sender.upgrade() {
                 registry.forget(&id, &sender);
             }
-        });
+        };
+        self.tasks.spawn_on(life, &self.home);
         sessions.insert(client_id, Handle { commands: commands.clone(), expendable });
         commands
     }

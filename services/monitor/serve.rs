@@ -33,6 +33,7 @@ use crate::{
     doctor,
     execute::Execute,
     figures,
+    front::Front,
     holdings::Holdings,
     journal::{Disk, Keeper},
     policy::{OwnListener, Policy},
@@ -113,6 +114,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
     }
     let closed = CancellationToken::new();
+    let front = Front::start().map_err(|error| Fatal::new(Exit::OsError, format!("start threads for connections: {error}")))?;
     let figures = match settings.http_listen {
         Some(address) => {
             let listener = http::bind("health and figures", address).await?;
@@ -124,7 +126,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
                 let (registry, name) = (registry.clone(), name.clone());
                 async move { Arc::new(figures::registry(&name, registry.snapshot().await)) }
             });
-            Some(tokio::spawn(http::serve(listener, routes, closed.clone())))
+            front.spawn(http::serve(listener, routes, closed.clone()))
         }
         None => None,
     };
@@ -143,6 +145,13 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         .add_service(InterceptedService::new(v1alpha.max_decoding_message_size(QUESTION_BYTES), guard))
         .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), closed.clone().cancelled_owned());
 
+    let serving = async {
+        match front.spawn(serving) {
+            Some(serving) => serving.await.map_err(|error| format!("serve gRPC: {error}"))?.map_err(|error| format!("serve gRPC: {error}")),
+            None => Ok(()),
+        }
+    };
+
     let drained = async {
         drain.cancelled().await;
         readiness.unmet("monitor", "it is stopping");
@@ -157,7 +166,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         tokio::time::sleep(CLOSE_TIMEOUT).await;
     };
     let served = tokio::select! {
-        served = serving => served.map_err(|error| Fatal::new(Exit::OsError, format!("serve gRPC: {error}"))),
+        served = serving => served.map_err(|why| Fatal::new(Exit::OsError, why)),
         () = drained => Ok(()),
         Some(fatal) = breakage.recv() => Err(fatal),
     };

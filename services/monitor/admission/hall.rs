@@ -1,6 +1,6 @@
 //! Who is in, who waits, and who is next. Pure: it decides, and leaves waking to its owner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, hash_map};
 
 use tokio::time::Instant;
 use vantage_probes::KINDS;
@@ -8,9 +8,11 @@ use vantage_probes::KINDS;
 use super::Pace;
 use crate::config::Limits;
 
-/// Whose places a run takes: those of its kind and of its pace.
+/// Whose places a run takes: those of its client, of its kind and of its pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Class {
+    /// The client's number.
+    pub(super) client: u64,
     /// The kind's name; empty for a check without one.
     pub(super) kind: &'static str,
     /// How long it is expected to take.
@@ -86,6 +88,15 @@ pub(super) struct Hall<W> {
     pub(super) waiting: Bound,
     lines: BTreeMap<Class, BTreeMap<Turn, W>>,
     last: u64,
+    /// By client, of those that have any.
+    clients: HashMap<u64, Holding>,
+}
+
+/// What one client has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Holding {
+    places: usize,
+    waiting: usize,
 }
 
 impl<W> Hall<W> {
@@ -99,6 +110,7 @@ impl<W> Hall<W> {
             waiting: Bound::new(limits.max_waiting),
             lines: BTreeMap::new(),
             last: 0,
+            clients: HashMap::new(),
         }
     }
 
@@ -109,18 +121,46 @@ impl<W> Hall<W> {
             self.take(class);
             return Entry::In;
         }
-        if !self.waiting.has_room(class.pace) {
+        if !self.waiting.has_room(class.pace) && !self.displace(class) {
             return Entry::Full;
         }
         self.waiting.take(class.pace);
+        self.clients.entry(class.client).or_default().waiting += 1;
         self.last += 1;
         let turn = (unserved, self.last);
         self.lines.entry(class).or_default().insert(turn, waker());
         Entry::Waiting(turn)
     }
 
+    /// Makes room to wait for one of this class, where another client has more that wait: its newest gives up, and learns it by its waker,
+    /// which is dropped. A client that floods the hall has its own flood to thank.
+    fn displace(&mut self, class: Class) -> bool {
+        let own = self.of(class.client).waiting;
+        // Who is as slow or slower frees what is wanted: see [`Bound`].
+        let lines = self.lines.keys().filter(|line| line.client != class.client && line.pace >= class.pace);
+        let greediest = lines.copied().max_by_key(|line| self.of(line.client).waiting);
+        let Some(line) = greediest.filter(|line| self.of(line.client).waiting > own + 1) else { return false };
+        let newest = self.lines.get(&line).and_then(|line| line.keys().max_by_key(|(_, number)| *number).copied());
+        newest.is_some_and(|newest| self.step_out(line, newest).is_some()) && self.waiting.has_room(class.pace)
+    }
+
+    fn of(&self, client: u64) -> Holding {
+        self.clients.get(&client).copied().unwrap_or_default()
+    }
+
+    /// Takes note that a client has so much less.
+    fn release(&mut self, client: u64, less: impl Fn(&mut Holding)) {
+        if let hash_map::Entry::Occupied(mut entry) = self.clients.entry(client) {
+            less(entry.get_mut());
+            if *entry.get() == Holding::default() {
+                entry.remove();
+            }
+        }
+    }
+
     /// One that is in leaves.
     pub(super) fn leave(&mut self, class: Class) {
+        self.release(class.client, |holding| holding.places = holding.places.saturating_sub(1));
         self.places.free(class.pace);
         if let Some(kind) = self.kinds.get_mut(class.kind) {
             kind.free(class.pace);
@@ -132,11 +172,11 @@ impl<W> Hall<W> {
         self.step_out(class, turn).is_some()
     }
 
-    /// Lets in the next for whom there is room: the one whose order has had no place for longest. A full class holds up none but its own.
+    /// Lets in the next for whom there is room: one of the client that has fewest places, and of these the one whose order has had none for
+    /// longest. A full class holds up none but its own.
     pub(super) fn next(&mut self) -> Option<(Class, W)> {
-        let heads = self.lines.iter().filter_map(|(class, line)| Some((line.first_key_value()?.0, class)));
-        let (turn, class) = heads.filter(|(_, class)| self.has_room(**class)).min()?;
-        let (turn, class) = (*turn, *class);
+        let heads = self.lines.iter().filter_map(|(class, line)| Some((self.of(class.client).places, *line.first_key_value()?.0, *class)));
+        let (_, turn, class) = heads.filter(|(_, _, class)| self.has_room(*class)).min()?;
         self.take(class);
         Some((class, self.step_out(class, turn)?))
     }
@@ -148,6 +188,7 @@ impl<W> Hall<W> {
             self.lines.remove(&class);
         }
         self.waiting.free(class.pace);
+        self.release(class.client, |holding| holding.waiting = holding.waiting.saturating_sub(1));
         Some(waker)
     }
 
@@ -156,6 +197,7 @@ impl<W> Hall<W> {
     }
 
     fn take(&mut self, class: Class) {
+        self.clients.entry(class.client).or_default().places += 1;
         self.places.take(class.pace);
         if let Some(kind) = self.kinds.get_mut(class.kind) {
             kind.take(class.pace);

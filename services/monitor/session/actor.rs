@@ -40,6 +40,8 @@ const STREAM_DEPTH: usize = 64;
 const COMMAND_DEPTH: usize = 64;
 /// Runs that have ended and are kept at once, before the rest has its turn.
 const ENDED_AT_ONCE: usize = 256;
+/// What a session does without a pause: commands obeyed, runs kept.
+const TURNS: u32 = 16;
 /// How often bounds of age are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long a client is remembered of which nothing is left.
@@ -112,6 +114,7 @@ impl Actor {
         expendable: Arc<AtomicBool>,
     ) -> Self {
         shared.world.gate = Arc::new(shared.policy.for_client());
+        shared.admission = shared.admission.for_client();
         let now = Now::read();
         let (name, bounds) = (&shared.settings.name, shared.settings.bounds());
         let (mut hello, mut address) = (Hello { client_id: client_id.clone(), ..Hello::default() }, String::new());
@@ -155,12 +158,18 @@ impl Actor {
     async fn run(mut self) -> Tally {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turns = 0_u32;
         loop {
             if self.shared.drain.is_cancelled() {
                 return self.stop().await;
             }
             self.start_due();
             self.flush();
+            // Sessions share their threads: who has much to do lets others in between.
+            turns = turns.wrapping_add(1);
+            if turns % TURNS == 0 {
+                tokio::task::yield_now().await;
+            }
             match self.wake(&mut housekeeping).await {
                 Woken::Command(Some(Command::Forget)) => return self.part().await,
                 Woken::Command(Some(command)) => self.obey(command),

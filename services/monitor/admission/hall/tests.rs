@@ -12,7 +12,7 @@ fn hall(in_flight: usize, max_waiting: usize, by_kind: KindLimits) -> Hall<u64> 
 }
 
 fn class(kind: &'static str, pace: Pace) -> Class {
-    Class { kind, pace }
+    Class { client: 0, kind, pace }
 }
 
 /// How many of a class find a place at once.
@@ -67,6 +67,36 @@ fn whose_order_has_had_no_place_for_longest_is_next() {
         served.extend(hall.next().map(|(_, who)| who));
     }
     assert_eq!(served, [2, 1, 3]);
+}
+
+#[test]
+fn a_client_that_floods_the_hall_holds_up_itself_alone() {
+    let (now, mut hall) = (vantage_daemon::clock::monotonic(), hall(2, 4, KindLimits::default()));
+    let of = |client| Class { client, kind: "tcp", pace: Pace::Prompt };
+    let (flood, honest, third) = (of(1), of(2), of(3));
+    assert_eq!(fill(&mut hall, flood), 1);
+    for number in 1..=4 {
+        assert!(matches!(hall.enter(flood, now - Duration::from_secs(number), || number), Entry::Waiting(_)));
+    }
+    assert_eq!(hall.enter(flood, now, || 5), Entry::Full, "it displaces none of its own");
+    // Its newest, 4, makes room, and then 3; who has as many is left alone.
+    assert!(matches!(hall.enter(honest, now, || 10), Entry::Waiting(_)));
+    assert!(matches!(hall.enter(honest, now, || 11), Entry::Waiting(_)));
+    assert_eq!(hall.enter(honest, now, || 12), Entry::Full);
+    assert!(matches!(hall.enter(third, now, || 20), Entry::Waiting(_)), "one of the two with most");
+    // Who has no place goes first, though others have waited for longer.
+    let mut served = Vec::new();
+    let mut leaving = flood;
+    for _ in 0..4 {
+        hall.leave(leaving);
+        let (class, who) = hall.next().unwrap();
+        served.push(who);
+        leaving = class;
+    }
+    assert_eq!(hall.next(), None);
+    served.sort_unstable();
+    assert!(served.contains(&20) && served.iter().any(|who| *who > 9 && *who < 12), "{served:?}");
+    assert_eq!(hall.waiting.taken(Pace::Prompt), 0);
 }
 
 proptest! {
