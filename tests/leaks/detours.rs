@@ -9,8 +9,63 @@ pub(super) fn all(places: &Places) -> Attempts {
     by_name(places, &mut attempts);
     by_redirect(places, &mut attempts);
     by_server(places, &mut attempts);
+    by_proxy(places, &mut attempts);
     by_amount(&mut attempts);
     attempts
+}
+
+/// Proxies, and what they are asked for; token endpoints; HTTP/3.
+fn by_proxy(places: &Places, attempts: &mut Attempts) {
+    let dns = places.dns.to_string();
+    let mut add = |name: String, check| attempts.push((name, check));
+    for (number, proxy) in [
+        "http://169.254.169.254:3128",
+        "http://0xa9fea9fe:3128",
+        "http://[64:ff9b::a9fe:a9fe]:3128",
+        "socks5://10.66.0.1:1080",
+        "socks5://169.254.169.254",
+        "http://metadata.lab.test:3128",
+        "socks5://chain.lab.test:1080",
+        "http://www.denied.test:3128",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for scheme in ["http", "https"] {
+            let url = format!("{scheme}://198.51.100.9/");
+            add(format!("proxy {scheme} {number}"), json!({ scheme: { "url": url, "proxy": { "url": proxy } }, "resolver": dns }));
+        }
+    }
+    let own = format!("http://127.0.0.1:{}", places.grpc);
+    add("proxy own".to_owned(), json!({ "http": { "url": "http://198.51.100.9/", "proxy": { "url": own } } }));
+    // Through a proxy that is allowed, to what is not.
+    let web = places.web;
+    for (number, host) in
+        [METADATA, INSIDE, "0xa9fea9fe", "[64:ff9b::a9fe:a9fe]", "metadata.lab.test", "www.denied.test"].into_iter().enumerate()
+    {
+        for (scheme, proxy) in [("http", "http"), ("https", "http"), ("http", "socks5"), ("https", "socks5")] {
+            let proxy = format!("{proxy}://{web}");
+            let url = format!("{scheme}://{host}/");
+            add(
+                format!("through {number} {scheme} {}", proxy.split(':').next().unwrap()),
+                json!({ scheme: { "url": url, "proxy": { "url": proxy } }, "resolver": dns }),
+            );
+        }
+    }
+    let named = json!({ "url": format!("http://{web}"), "remote_names": true });
+    add("names at a proxy".to_owned(), json!({ "http": { "url": "http://metadata.lab.test/", "proxy": named }, "resolver": dns }));
+    for (number, endpoint) in
+        ["http://169.254.169.254/token", "http://0xa9fea9fe/token", "http://inside.lab.test/token", "https://www.denied.test/token"]
+            .into_iter()
+            .enumerate()
+    {
+        let auth = json!({ "oauth2": { "token_url": endpoint, "client_id": "x", "client_secret": { "value": "y" } } });
+        add(format!("token {number}"), json!({ "http": { "url": format!("http://{web}/"), "auth": auth }, "resolver": dns }));
+    }
+    for (number, host) in [METADATA, INSIDE, "[64:ff9b::a9fe:a9fe]", "metadata.lab.test", "www.denied.test"].into_iter().enumerate() {
+        let check = json!({ "https": { "url": format!("https://{host}/"), "version": "3" }, "resolver": dns });
+        add(format!("http/3 {number}"), check);
+    }
 }
 
 fn by_name(places: &Places, attempts: &mut Attempts) {

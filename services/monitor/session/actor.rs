@@ -167,7 +167,7 @@ impl Actor {
             self.flush();
             // Sessions share their threads: who has much to do lets others in between.
             turns = turns.wrapping_add(1);
-            if turns % TURNS == 0 {
+            if turns.is_multiple_of(TURNS) {
                 tokio::task::yield_now().await;
             }
             match self.wake(&mut housekeeping).await {
