@@ -188,7 +188,7 @@ fn nothing_leaves_for_what_the_policy_denies() {
         seen_by(&tap, ALLOWED).await;
 
         let attempts: Attempts = [spellings::all(&places), detours::all(&places)].concat();
-        assert!(attempts.len() >= 60, "{}", attempts.len());
+        assert!(attempts.len() >= 500, "{}", attempts.len());
         let results = run(&monitor, "attempts", &attempts).await;
         let wrong: Vec<_> = attempts
             .iter()
@@ -218,7 +218,6 @@ fn nothing_leaves_for_what_the_policy_denies() {
             attempts.len(),
             wrong.join("\n")
         );
-        println!("{} attempts, {} of them unreadable: {unreadable:?}", attempts.len(), unreadable.len());
         let asked_for = asked_for.lock().unwrap().clone();
         assert!(asked_for.contains("metadata.lab.test."), "{asked_for:?}");
         assert!(!asked_for.iter().any(|name| name.ends_with("denied.test.")), "{asked_for:?}");

@@ -9,11 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::task::JoinSet;
 use vantage_contract::v1::{Outcome, ProbeResult};
+use vantage_probes::stopwatch;
 
 use crate::lab::{
     monitor::{Link, Monitor, accounted, silent_port, tcp_check},
@@ -52,9 +53,9 @@ fn lateness(results: &[ProbeResult]) -> Vec<Duration> {
 
 /// Takes and acknowledges what comes for so long.
 async fn listen(link: &mut Link, time: Duration) -> Vec<ProbeResult> {
-    let end = Instant::now() + time;
+    let end = stopwatch::now() + time;
     let mut results = Vec::new();
-    while Instant::now() < end {
+    while stopwatch::now() < end {
         let result = link.result().await;
         link.ack(result.sequence).await;
         results.push(result);
@@ -67,9 +68,9 @@ fn yardstick(stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<Duration>> {
     std::thread::spawn(move || {
         let mut late = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let due = Instant::now() + Duration::from_millis(20);
+            let due = stopwatch::now() + Duration::from_millis(20);
             std::thread::sleep(Duration::from_millis(20));
-            late.push(due.elapsed());
+            late.push(stopwatch::now().saturating_duration_since(due));
         }
         late
     })
@@ -106,8 +107,8 @@ async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() 
     attacks::begin(at, port, &stop, &done, &mut attackers);
     let mut most_resident = 0;
     let mut under_attack = Vec::new();
-    let end = Instant::now() + duration();
-    while Instant::now() < end {
+    let end = stopwatch::now() + duration();
+    while stopwatch::now() < end {
         under_attack.extend(listen(&mut honest, Duration::from_millis(500)).await);
         most_resident = most_resident.max(resident_kib(serving.id()));
     }
@@ -121,16 +122,19 @@ async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() 
     let skipped: Vec<_> = under_attack.iter().filter(|result| result.outcome() == Outcome::Skipped).map(|result| result.reason()).collect();
     let (mean, p90, machine) = (percentile(&mut during, 50), percentile(&mut during, 90), percentile(&mut own, 90));
     let (mean_before, p90_before) = (percentile(&mut before, 50), percentile(&mut before, 90));
-    println!(
-        "{} blows in {:?}: {} results of the honest client, {} of them skipped; lateness {mean_before:?} before, {mean:?} under attack \
+    #[expect(clippy::print_stdout, reason = "the figures are what a siege is run for")]
+    {
+        println!(
+            "{} blows in {:?}: {} results of the honest client, {} of them skipped; lateness {mean_before:?} before, {mean:?} under attack \
          (nine in ten: {p90_before:?}, {p90:?}; of this machine {machine:?}); resident {} MiB before, {} MiB at most",
-        done.load(Ordering::Relaxed),
-        duration(),
-        under_attack.len(),
-        skipped.len(),
-        resident_before >> 10,
-        most_resident >> 10,
-    );
+            done.load(Ordering::Relaxed),
+            duration(),
+            under_attack.len(),
+            skipped.len(),
+            resident_before >> 10,
+            most_resident >> 10,
+        );
+    }
     results.extend(under_attack);
     for number in 0..CHECKS {
         let name = format!("web-{number}");

@@ -17,7 +17,7 @@ libfuzzer_sys::fuzz_target!(init: choose(), |data: &[u8]| if let Some(run) = RUN
 /// Name, seeds and body of each target.
 type Target = (&'static str, Vec<Vec<u8>>, fn(&[u8]));
 
-/// The codecs of the probes, and the files of checks.
+/// The codecs of the probes, the files of checks, and what a monitor reads.
 fn targets() -> impl Iterator<Item = Target> {
     let codecs = TARGETS.iter().map(|target| (target.name, target.seeds(), target.run));
     let sample = include_bytes!("../../deploy/checks.json").to_vec();
@@ -27,7 +27,8 @@ fn targets() -> impl Iterator<Item = Target> {
         ("checks_json", vec![sample], |data| checks(data, Format::Json)),
         ("checks_yaml", vec![yaml.to_vec()], |data| checks(data, Format::Yaml)),
     ];
-    codecs.chain(files)
+    let readers = vantage_monitor::fuzz::TARGETS.iter().map(|target| (target.name, (target.seeds)(), target.run));
+    codecs.chain(files).chain(readers)
 }
 
 fn choose() {

@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
 use vantage_contract::v1::{ExecuteRequest, Hello, ProbeResult, execute_request::Order, monitor_service_server::MonitorService};
-use vantage_daemon::clock;
+use vantage_daemon::{audit::Event, clock, door::Peer};
 
 use crate::{
     pacer::Pacer,
@@ -34,7 +34,8 @@ impl MonitorService for Execute {
     type ExecuteStream = ReceiverStream<Result<ProbeResult, Status>>;
 
     async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Self::ExecuteStream>, Status> {
-        let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+        let peer = request.extensions().get::<Peer>().cloned();
+        let address = peer.as_ref().map(|peer| peer.address().to_string()).unwrap_or_default();
         let mut requests = request.into_inner();
         let stranger = self.strangers.come();
         let first = tokio::select! {
@@ -53,7 +54,19 @@ impl MonitorService for Execute {
             return Err(session::invalid("order", "the first request must be a Hello"));
         };
         validate(&hello)?;
-        let (commands, Attached { stream, session, closed_sessions, pacer, room, results }) = self.registry.attach(hello, address).await?;
+        let (client, version) = (hello.client_id.clone(), hello.client_version.clone());
+        let identity = peer.as_ref().map(Peer::identity).unwrap_or_default();
+        let attached = self.registry.attach(hello, address.clone()).await;
+        match &attached {
+            Ok(_) => self.shared().audit.tell(Event::StreamOpened, |event| {
+                tracing::info!(target: "audit", event, client, identity, address, version, "stream opened");
+            }),
+            Err(status) => self.shared().audit.tell(Event::Refused, |event| {
+                let (code, why) = (status.code().description(), status.message());
+                tracing::warn!(target: "audit", event, client, identity, address, what = "stream", code, why, "refused");
+            }),
+        }
+        let (commands, Attached { stream, session, closed_sessions, pacer, room, results }) = attached?;
         let pacers = [pacer, Arc::clone(&self.shared().pacer)];
         tokio::spawn(listen(Listener { requests, commands, stream, pacers, room, request_bytes }));
 
@@ -117,7 +130,7 @@ async fn listen(listener: Listener) {
     }
 }
 
-fn validate(hello: &Hello) -> Result<(), Status> {
+pub(crate) fn validate(hello: &Hello) -> Result<(), Status> {
     let Hello { client_id, client_name, client_version, stored_sessions } = hello;
     if client_id.is_empty() || client_id.len() > MAX_CLIENT_ID_BYTES || !client_id.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(session::invalid("hello.client_id", "must be 1 to 128 bytes of printable ASCII without spaces"));

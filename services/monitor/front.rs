@@ -36,6 +36,12 @@ impl Front {
         Ok(Self(Some(runtime)))
     }
 
+    /// Begins something there that has tasks of its own.
+    pub(crate) fn within<T>(&self, begin: impl FnOnce() -> T) -> T {
+        let _entered = self.0.as_ref().map(Runtime::enter);
+        begin()
+    }
+
     /// Runs it there. None: they have ended.
     pub(crate) fn spawn<F: Future<Output: Send> + Send + 'static>(&self, future: F) -> Option<JoinHandle<F::Output>> {
         self.0.as_ref().map(|runtime| runtime.spawn(future))

@@ -15,6 +15,8 @@ pub mod doctor;
 pub mod figures;
 pub mod files;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod holdings;
 mod human;
 pub mod journal;
@@ -35,6 +37,7 @@ pub mod tally;
 
 mod admin;
 mod execute;
+mod guard;
 
 pub use config::Settings;
 pub use serve::serve;

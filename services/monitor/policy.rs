@@ -34,6 +34,8 @@ pub use settings::{
     Suffix,
 };
 pub use status::Status;
+#[cfg(any(test, fuzzing))]
+pub(crate) use {explain::explained, file::parse_policy};
 
 /// The policy in force. Cheap to clone; all clones are one, so that [`replace`](Policy::replace) reaches everybody.
 #[derive(Clone, Deserialize)]

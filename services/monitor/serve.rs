@@ -1,6 +1,6 @@
 //! The whole monitor: build, run, drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -8,18 +8,17 @@ use tokio::{
     task,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::transport::Server;
+use tonic_reflection::server::{v1, v1alpha};
 use vantage_contract::{
     DESCRIPTOR_BYTES,
     v1::{admin_service_server::AdminServiceServer, monitor_service_server::MonitorServiceServer},
 };
 use vantage_daemon::{
+    access::Access,
+    audit::Audit,
     clock,
+    door::{self, Incoming, Protocol},
     exit::{Exit, Fatal},
     http,
     readiness::Readiness,
@@ -34,6 +33,7 @@ use crate::{
     execute::Execute,
     figures,
     front::Front,
+    guard::Guarding,
     holdings::Holdings,
     journal::{Disk, Keeper},
     policy::{OwnListener, Policy},
@@ -54,19 +54,27 @@ const MAX_RESET_STREAMS: usize = 32;
 const QUESTION_BYTES: usize = 64 * 1024;
 /// How often it is looked which networks this machine is in.
 const SURROUNDINGS: Duration = Duration::from_secs(5);
+/// Connections at each listener of gRPC beyond one for each client that may be known: for those who ask, and those who are not let in.
+const SPARE_CONNECTIONS: usize = 256;
 /// How long connections may take to close once all sessions have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves gRPC on `grpc` until `drain`; then stops starting runs, delivers what is in flight within the settings' `drain_timeout`, and returns.
 pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationToken) -> Result<(), Fatal> {
-    let tls = settings.server_tls()?;
-    let bearer = settings.bearer()?;
+    serve_from(settings, None, grpc, drain).await
+}
+
+/// The same, with settings that came from a file: what counts anew when it changes is read there.
+pub(crate) async fn serve_from(settings: Settings, file: Option<&Path>, grpc: TcpListener, drain: CancellationToken) -> Result<(), Fatal> {
+    let readiness = Readiness::default();
+    let audit = Audit::default();
+    let access = Access::open(settings.access(file), audit.clone(), readiness.clone())?;
     let settings = Arc::new(settings);
     let policy = settings.policy();
     let mut own: Vec<_> = grpc.local_addr().ok().map(|address| (OwnListener::Grpc, address)).into_iter().collect();
     let end = CancellationToken::new();
-    let readiness = Readiness::default();
     policy.report_to(&readiness);
+    policy.audit_by(&audit);
     policy.look_around();
     let (broken, mut breakage) = mpsc::unbounded_channel();
     let (keeper, stored) = {
@@ -86,33 +94,36 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         drain: drain.clone(),
         end: end.clone(),
         settings: Arc::clone(&settings),
+        audit,
     });
     let admin = Admin { registry: registry.clone(), started: clock::wall(), capabilities: doctor::capabilities() };
     let execute = Execute { registry: registry.clone(), strangers: Strangers::default() };
-    let guard = Guard { bearer };
 
     let (health_reporter, health) = tonic_health::server::health_reporter();
+    let health = health.max_decoding_message_size(QUESTION_BYTES);
     health_reporter.set_serving::<MonitorServiceServer<Execute>>().await;
     health_reporter.set_serving::<AdminServiceServer<Admin>>().await;
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTOR_BYTES)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    let server = || {
+        Server::builder()
+            .http2_keepalive_interval(Some(settings.keepalive.interval))
+            .http2_keepalive_timeout(Some(settings.keepalive.timeout))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_header_list_size(settings.limits.header_bytes)
+            .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
+            .max_concurrent_streams(settings.limits.streams_per_connection)
+            .layer(Guarding(access.clone()))
     };
-    let broken = |error: tonic_reflection::server::Error| Fatal::new(Exit::Software, format!("build reflection: {error}"));
-    let (v1, v1alpha) = (reflection().build_v1().map_err(broken)?, reflection().build_v1alpha().map_err(broken)?);
-
-    let mut server = Server::builder()
-        .http2_keepalive_interval(Some(settings.keepalive.interval))
-        .http2_keepalive_timeout(Some(settings.keepalive.timeout))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(settings.limits.header_bytes)
-        .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-        .max_concurrent_streams(settings.limits.streams_per_connection);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
-    }
+    let door = |name, protocol, tls, most_connections| door::Settings { name, protocol, tls, most_connections };
+    let most_connections = settings.limits.clients + SPARE_CONNECTIONS;
+    let admin_listener = match settings.admin_listen {
+        Some(address) => {
+            let listener = http::bind("AdminService", address).await?;
+            own.extend(listener.local_addr().ok().map(|address| (OwnListener::Grpc, address)));
+            Some(listener)
+        }
+        None => None,
+    };
     let closed = CancellationToken::new();
     let front = Front::start().map_err(|error| Fatal::new(Exit::OsError, format!("start threads for connections: {error}")))?;
     let figures = match settings.http_listen {
@@ -121,12 +132,20 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
             let address = listener.local_addr().unwrap_or(address);
             own.push((OwnListener::Http, address));
             tracing::info!(%address, "health and figures");
-            let (registry, name) = (registry.clone(), settings.name.clone());
+            let (registry, name, shown) = (registry.clone(), settings.name.clone(), access.clone());
             let routes = http::routes_of(readiness.clone(), move || {
-                let (registry, name) = (registry.clone(), name.clone());
-                async move { Arc::new(figures::registry(&name, registry.snapshot().await)) }
+                let (registry, name, shown) = (registry.clone(), name.clone(), shown.clone());
+                async move {
+                    let mut figures = figures::registry(&name, registry.snapshot().await);
+                    shown.register(&mut figures);
+                    Arc::new(figures)
+                }
             });
-            front.spawn(http::serve(listener, routes, closed.clone()))
+            let is_protected = settings.protects_http();
+            let door = door("http", Protocol::Http, is_protected && access.has_tls(), http::MOST_CONNECTIONS);
+            let incoming = front.within(|| Incoming::open(listener, access.clone(), door));
+            let asked = is_protected.then(|| access.clone());
+            front.spawn(http::serve(incoming, asked, routes, closed.clone()))
         }
         None => None,
     };
@@ -134,19 +153,41 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let looks = tokio::spawn(look_around(policy));
     registry.resume(stored);
     tracing::info!(name = settings.name, address = %grpc.local_addr().unwrap_or(settings.listen), "serving");
-    let serving = server
-        .add_service(health.max_decoding_message_size(QUESTION_BYTES))
-        .add_service(InterceptedService::new(
-            MonitorServiceServer::new(execute).max_decoding_message_size(settings.limits.request_bytes),
-            guard.clone(),
-        ))
-        .add_service(InterceptedService::new(AdminServiceServer::new(admin).max_decoding_message_size(QUESTION_BYTES), guard.clone()))
-        .add_service(InterceptedService::new(v1.max_decoding_message_size(QUESTION_BYTES), guard.clone()))
-        .add_service(InterceptedService::new(v1alpha.max_decoding_message_size(QUESTION_BYTES), guard))
-        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), closed.clone().cancelled_owned());
+    let watching = tokio::spawn(access.clone().watch(closed.clone()));
+    let tls = access.has_tls();
+    let mut services = vec![MONITOR_SERVICE];
+    let mut main = server()
+        .add_service(health.clone())
+        .add_service(MonitorServiceServer::new(execute).max_decoding_message_size(settings.limits.request_bytes));
+    let admin = AdminServiceServer::new(admin).max_decoding_message_size(QUESTION_BYTES);
+    let asking = match admin_listener {
+        None => {
+            main = main.add_service(admin);
+            services.push(ADMIN_SERVICE);
+            None
+        }
+        Some(listener) => {
+            tracing::info!(address = ?listener.local_addr().ok(), "serving AdminService");
+            let (v1, v1alpha) = reflection(&[ADMIN_SERVICE])?;
+            let router = server().add_service(health).add_service(admin).add_service(v1).add_service(v1alpha);
+            let door = door("admin", Protocol::Grpc, tls, most_connections);
+            let incoming = front.within(|| Incoming::open(listener, access.clone(), door));
+            Some(router.serve_with_incoming_shutdown(incoming, closed.clone().cancelled_owned()))
+        }
+    };
+    let (v1, v1alpha) = reflection(&services)?;
+    let door = door("grpc", Protocol::Grpc, tls, most_connections);
+    let incoming = front.within(|| Incoming::open(grpc, access.clone(), door));
+    let main = main.add_service(v1).add_service(v1alpha).serve_with_incoming_shutdown(incoming, closed.clone().cancelled_owned());
+    let answering = async move {
+        match asking {
+            Some(asking) => tokio::try_join!(main, asking).map(drop),
+            None => main.await,
+        }
+    };
 
     let serving = async {
-        match front.spawn(serving) {
+        match front.spawn(answering) {
             Some(serving) => serving.await.map_err(|error| format!("serve gRPC: {error}"))?.map_err(|error| format!("serve gRPC: {error}")),
             None => Ok(()),
         }
@@ -172,6 +213,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     };
     closed.cancel();
     looks.abort();
+    watching.abort();
     // The folder is free for another process when this one says that it has ended.
     if let Err(error) = task::spawn_blocking(move || keeper.end()).await {
         tracing::error!(%error, "end the journal");
@@ -193,6 +235,30 @@ async fn look_around(policy: Policy) {
     }
 }
 
+const MONITOR_SERVICE: &str = vantage_contract::v1::monitor_service_server::SERVICE_NAME;
+const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
+const ADMIN_SERVICE: &str = vantage_contract::v1::admin_service_server::SERVICE_NAME;
+
+/// Reflection of a listener, in both versions: of these services and health.
+fn reflection(
+    services: &[&'static str],
+) -> Result<(v1::ServerReflectionServer<impl v1::ServerReflection>, v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>), Fatal>
+{
+    let builder = |own: &'static str| {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_BYTES)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name(HEALTH_SERVICE)
+            .with_service_name(own);
+        services.iter().fold(builder, |builder, service| builder.with_service_name(*service))
+    };
+    let broken = |error: tonic_reflection::server::Error| Fatal::new(Exit::Software, format!("build reflection: {error}"));
+    let v1 = builder("grpc.reflection.v1.ServerReflection").build_v1().map_err(broken)?.max_decoding_message_size(QUESTION_BYTES);
+    let v1alpha =
+        builder("grpc.reflection.v1alpha.ServerReflection").build_v1alpha().map_err(broken)?.max_decoding_message_size(QUESTION_BYTES);
+    Ok((v1, v1alpha))
+}
+
 type Found = (Keeper, Vec<crate::journal::StoredClient>);
 
 /// Opens the journal, and what is in it.
@@ -210,26 +276,4 @@ fn open_journal(settings: &Settings, readiness: Readiness, broken: mpsc::Unbound
     }
     let stored = disk.load(settings.journal.sync).map_err(|error| Fatal::new(Exit::OsError, format!("read the journal: {error}")))?;
     Ok((Keeper::start(disk, set_aside, readiness, broken)?, stored))
-}
-
-/// Lets in who shows the token, or everybody where there is none. Health stays open: those who ask have no secrets.
-#[derive(Clone)]
-struct Guard {
-    bearer: Option<MetadataValue<Ascii>>,
-}
-
-impl Interceptor for Guard {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let Some(expected) = &self.bearer else { return Ok(request) };
-        let is_same = request.metadata().get("authorization").is_some_and(|shown| {
-            // Both are hashed first, so that the time taken tells nothing of the token.
-            let hash = |value: &MetadataValue<Ascii>| ring::digest::digest(&ring::digest::SHA256, value.as_encoded_bytes());
-            hash(shown).as_ref() == hash(expected).as_ref()
-        });
-        if is_same {
-            Ok(request)
-        } else {
-            Err(Status::unauthenticated("this monitor needs its token: send `authorization: Bearer TOKEN` (--token-file)"))
-        }
-    }
 }

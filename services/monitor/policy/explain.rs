@@ -145,6 +145,17 @@ impl Target {
     }
 }
 
+/// What the default policy says of a target, offline, or why it is none: for fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn explained(text: &str) -> Result<String, String> {
+    let target = Target::parse(text)?;
+    let addresses = if let Host::Address(address) = target.host { vec![address] } else { Vec::new() };
+    let args = ExplainArgs { target: text.to_owned(), policy: None, config: None, kind: None, port: None, method: None, resolve: false };
+    let mut page = Page { text: String::new(), denied: false };
+    page.tell(&Policy::default(), &target, &args, &Ok(addresses));
+    Ok(page.text)
+}
+
 /// What is said, and whether anything of it is a denial.
 struct Page {
     text: String,

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use vantage_contract::v1::{Client, ClientState, ExecuteRequest, Hello, ProbeResult, Queue};
+use vantage_daemon::audit::Audit;
 use vantage_probes::World;
 
 use crate::{
@@ -48,6 +49,8 @@ pub struct Shared {
     pub drain: CancellationToken,
     /// Cancelled when the time for stopping is over.
     pub end: CancellationToken,
+    /// The way to tell of what was asked and decided.
+    pub audit: Audit,
 }
 
 /// A record, watched.
