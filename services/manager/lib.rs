@@ -6,8 +6,6 @@
 pub mod account;
 pub mod alert;
 mod border;
-mod certificates;
-pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod desk;

@@ -1,5 +1,6 @@
 //! Scripted targets and networks of our own.
 
+pub(crate) mod distance;
 pub(crate) mod dns;
 pub(crate) mod echo;
 pub(crate) mod http;
@@ -8,7 +9,6 @@ pub(crate) mod monitor;
 pub(crate) mod named;
 pub(crate) mod netns;
 pub(crate) mod ntp;
-pub(crate) mod pki;
 pub(crate) mod place;
 pub(crate) mod privilege;
 pub(crate) mod probe;
