@@ -31,7 +31,6 @@ pub mod tally;
 
 mod admin;
 mod execute;
-mod guard;
 
 pub use config::Settings;
 pub use serve::serve;
