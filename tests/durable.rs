@@ -115,7 +115,7 @@ impl SmallDisk {
     /// At this place; none, loudly, without the privilege.
     fn mount(at: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(at).output();
         if mounted.is_ok_and(|mounted| mounted.status.success()) {
             return Some(Self(at.to_owned()));
         }

@@ -15,6 +15,7 @@ mod http3;
 mod http_auth;
 mod http_proxy;
 mod https;
+mod identity;
 mod lab;
 mod names;
 mod ntp;

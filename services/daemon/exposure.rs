@@ -17,9 +17,9 @@ pub struct Protection {
     pub overridden: bool,
 }
 
-/// Refuses a listener beyond loopback that anybody could use. `cure` names the flags: of TLS with client certificates, of TLS with a
-/// token, and of the override.
-pub fn check(what: &str, address: SocketAddr, protection: Protection, cure: [&str; 3]) -> Result<(), Fatal> {
+/// Refuses a listener beyond loopback that anybody could use. `harm` is what they could do there; `cure` names the flags: of TLS with client
+/// certificates, of TLS with a token, and of the override.
+pub fn check(what: &str, address: SocketAddr, protection: Protection, harm: &str, cure: [&str; 3]) -> Result<(), Fatal> {
     let Protection { tls, client_certificates, token, overridden } = protection;
     let loopback = address.ip().to_canonical().is_loopback();
     if token && !tls && !loopback && !overridden {
@@ -35,7 +35,7 @@ pub fn check(what: &str, address: SocketAddr, protection: Protection, cure: [&st
     Err(Fatal::new(
         Exit::Usage,
         format!(
-            "{what} on {address} would let everybody who reaches it send probes from here. Give {}, or {}; or {} if the network itself keeps others out.",
+            "{what} on {address} would let everybody who reaches it {harm}. Give {}, or {}; or {} if the network itself keeps others out.",
             cure[0], cure[1], cure[2]
         ),
     ))
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     fn checked(address: &str, protection: Protection) -> bool {
-        check("gRPC", address.parse().unwrap(), protection, ["--a", "--b", "--c"]).is_ok()
+        check("gRPC", address.parse().unwrap(), protection, "x", ["--a", "--b", "--c"]).is_ok()
     }
 
     #[test]
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_two_ways_and_the_override() {
-        let error = check("gRPC", "0.0.0.0:1".parse().unwrap(), Protection::default(), ["--a", "--b", "--c"]).unwrap_err();
+        let error = check("gRPC", "0.0.0.0:1".parse().unwrap(), Protection::default(), "x", ["--a", "--b", "--c"]).unwrap_err();
         assert_eq!(error.exit, Exit::Usage);
         assert!(error.message.contains("--a, or --b; or --c"), "{error}");
     }

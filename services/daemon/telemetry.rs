@@ -30,6 +30,15 @@ pub fn start_onto(filter: &str, print: impl Fn(&str) + Send + Sync + 'static) ->
     tracing_subscriber::registry().with(parse(filter)?).with(layer).try_init().map_err(broken)
 }
 
+/// A filter that shows the audit log too, whatever else it leaves out; unless it speaks of the audit log itself.
+pub fn with_audit(filter: &str) -> String {
+    if filter.split(',').any(|directive| directive.trim().starts_with("audit")) {
+        filter.to_owned()
+    } else {
+        format!("{filter},audit=info")
+    }
+}
+
 fn parse(filter: &str) -> Result<EnvFilter, Fatal> {
     EnvFilter::try_new(filter).map_err(|error| Fatal::new(Exit::Usage, format!("--log {filter:?}: {error}")))
 }
@@ -49,5 +58,17 @@ impl Write for Lines {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_log_is_shown_unless_the_filter_says_otherwise() {
+        assert_eq!(with_audit("warn"), "warn,audit=info");
+        assert_eq!(with_audit("info, audit=off"), "info, audit=off");
+        parse(&with_audit("info,vantage_monitor=debug")).unwrap();
     }
 }

@@ -4,9 +4,15 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Dur
 
 use clap::{Args, Parser, Subcommand, builder::BoolishValueParser, error::ErrorKind};
 use vantage_contract::duration;
-use vantage_daemon::{data::Data, exit::Exit};
+use vantage_daemon::{
+    access::{self, Role, Roles, ServerFiles},
+    data::Data,
+    exit::{Exit, Fatal},
+    telemetry,
+    tls::MinVersion,
+};
 
-use crate::{account, print::Output, results, store::Keep};
+use crate::{account, certs, print::Output, results, store::Keep};
 
 /// Gives checks to monitors, keeps their results, judges them, shows them.
 #[derive(Debug, Parser)]
@@ -48,6 +54,9 @@ pub enum Command {
     /// Accounts for every run that was planned: what came of it, whether its record is still awaited, or is missing. Computed from the
     /// orders, and then matched with the records.
     Account(account::Arguments),
+    /// Makes, shows and renews the certificates by which manager, monitors and admins know each other.
+    #[command(subcommand)]
+    Certs(certs::Command),
 }
 
 /// How the manager runs.
@@ -72,13 +81,33 @@ pub struct RunArgs {
     /// What a result looks like on the standard output.
     #[arg(long, short, value_enum, env = "VANTAGE_OUTPUT", default_value_t)]
     pub output: Output,
-    /// Where page, API, health and figures are served, in the clear: ADDR:PORT (port 0 takes any free one), or "off". Not with --once.
+    /// Where page, API, health and figures are served: ADDR:PORT (port 0 takes any free one), or "off". Beyond loopback it needs TLS and client
+    /// certificates, or TLS and a token. Not with --once.
     #[arg(long, value_name = "ADDR", env = "VANTAGE_HTTP", default_value = "127.0.0.1:8080")]
     pub http: Listen,
     /// A name under which browsers may ask for the page, besides localhost and plain addresses. May be given more than once, in the
     /// environment with commas between.
     #[arg(long = "http-host", value_name = "NAME", env = "VANTAGE_HTTP_HOST", value_delimiter = ',')]
     pub http_hosts: Vec<String>,
+    /// PEM file with the certificate chain for --http over TLS; with --http-key-file. They are read again when they change, and on SIGHUP.
+    #[arg(long, value_name = "FILE", env = "VANTAGE_HTTP_CERTIFICATE_FILE")]
+    pub http_certificate_file: Option<PathBuf>,
+    /// PEM file with the key of that certificate.
+    #[arg(long, value_name = "FILE", env = "VANTAGE_HTTP_KEY_FILE")]
+    pub http_key_file: Option<PathBuf>,
+    /// PEM file with the authorities whose certificates readers have to show, of the role "manager" or "admin".
+    #[arg(long, value_name = "FILE", env = "VANTAGE_HTTP_CLIENT_CA_FILE")]
+    pub http_client_ca_file: Option<PathBuf>,
+    /// The role of certificates that do not say theirs: dns:NAME=admin, cn:NAME=admin, uri:URI=admin, email:ADDRESS=admin, sha256:FINGERPRINT=admin,
+    /// or =none to shut one out. May be given more than once, in the environment with commas between.
+    #[arg(long = "http-client-role", value_name = "MARK=ROLE", env = "VANTAGE_HTTP_CLIENT_ROLE", value_delimiter = ',')]
+    pub http_client_roles: Vec<String>,
+    /// File with the token that readers have to send, as bearer token or as a password.
+    #[arg(long, value_name = "FILE", env = "VANTAGE_HTTP_TOKEN_FILE")]
+    pub http_token_file: Option<PathBuf>,
+    /// The lowest version of TLS that --http speaks: 1.2 or 1.3.
+    #[arg(long, value_name = "VERSION", env = "VANTAGE_HTTP_TLS_MIN_VERSION", default_value_t)]
+    pub http_tls_min_version: MinVersion,
     /// Let --http stand open beyond loopback: for networks that keep others out by themselves.
     #[arg(long, env = "VANTAGE_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     pub insecure_http: bool,
@@ -117,9 +146,27 @@ impl RunArgs {
         Keep { age: self.keep_age, bytes: self.keep_bytes }
     }
 
-    /// What to log, the default included.
-    pub fn log_filter(&self) -> &str {
-        self.log.as_deref().unwrap_or(if self.once { "warn" } else { "info" })
+    /// What to log, the default included. The audit log is shown in any case, but with --once, where nobody comes.
+    pub fn log_filter(&self) -> String {
+        match (self.log.as_deref(), self.once) {
+            (given, true) => given.unwrap_or("warn").to_owned(),
+            (given, false) => telemetry::with_audit(given.unwrap_or("info")),
+        }
+    }
+
+    /// Who may see the page. Half of TLS is an error.
+    pub fn http_access(&self) -> Result<access::Settings, Fatal> {
+        let wrong = |why: String| Fatal::new(Exit::Usage, why);
+        let tls = match (self.http_certificate_file.clone(), self.http_key_file.clone()) {
+            (Some(certificate), Some(key)) => {
+                Some(ServerFiles { certificate, key, client_ca: self.http_client_ca_file.clone(), min_version: self.http_tls_min_version })
+            }
+            (None, None) if self.http_client_ca_file.is_none() => None,
+            _ => return Err(wrong("TLS needs both --http-certificate-file and --http-key-file".to_owned())),
+        };
+        let roles = Roles::read_flags(&self.http_client_roles).map_err(|why| wrong(format!("--http-client-role {why}")))?;
+        let tokens = self.http_token_file.clone().map(|file| (Role::Admin, file)).into_iter().collect();
+        Ok(access::Settings { tls, tokens, roles, more_roles: None })
     }
 }
 

@@ -20,7 +20,7 @@ use vantage_contract::{
 use vantage_daemon::exit::{Exit, Fatal};
 
 use crate::{
-    account,
+    account, certs,
     cli::Command,
     link,
     plan::{self, Plan},
@@ -104,7 +104,7 @@ impl Setup {
             }
         }
         loaded.refuse(complaints).map_err(Wrong::File)?;
-        let monitors = monitors(&loaded.file.monitors, additions)?;
+        let monitors = monitors(&beside(path, &loaded.file.monitors), additions)?;
         let plan = plan::place(&loaded.file.checks, &monitors).or_else(|unplaced| {
             let complaints = unplaced.into_iter().map(|unplaced| Complaint {
                 check: unplaced.check,
@@ -131,6 +131,25 @@ impl Setup {
 
 fn is_embedded(monitor: &MonitorAddress) -> bool {
     monitor.address.is_empty()
+}
+
+/// The monitors of a file, with the files that they name looked for beside it, as those of a monitor's settings are.
+fn beside(file: &Path, monitors: &[MonitorAddress]) -> Vec<MonitorAddress> {
+    let folder = file.parent().filter(|_| file != Path::new("-")).unwrap_or(Path::new(""));
+    let beside = |path: &mut String| {
+        // Joining an absolute path leaves it as it is.
+        if !path.is_empty() {
+            *path = folder.join(&*path).display().to_string();
+        }
+    };
+    let mut monitors = monitors.to_vec();
+    for monitor in &mut monitors {
+        beside(&mut monitor.token_file);
+        if let Some(tls) = &mut monitor.tls {
+            [&mut tls.ca_file, &mut tls.certificate_file, &mut tls.key_file].into_iter().for_each(beside);
+        }
+    }
+    monitors
 }
 
 /// The monitors of the file, those of the command line, and the embedded one where it is asked for or nobody else is there.
@@ -172,10 +191,16 @@ pub fn tell(command: &Command, judge: &Judge, to: &mut dyn Write) -> Result<Exit
         Command::Plan { file } => layout(&Setup::load(file, &Additions::default(), judge)?),
         Command::Results(arguments) => return results::tell(arguments, to),
         Command::Account(arguments) => return account::tell(arguments, to),
+        Command::Certs(command) => return certs::tell(command, to),
     };
+    say(&text, to).map(|()| Exit::Ok)
+}
+
+/// Writes what was asked for; whoever stopped reading has read enough.
+pub(crate) fn say(text: &str, to: &mut dyn Write) -> Result<(), Fatal> {
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Fatal::new(Exit::OsError, format!("write the output: {error}"))),
-        _ => Ok(Exit::Ok),
+        _ => Ok(()),
     }
 }
 
@@ -230,6 +255,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vantage_contract::v1::MonitorTls;
+
     use super::*;
 
     fn written(text: &str) -> tempfile::NamedTempFile {
@@ -292,6 +319,16 @@ mod tests {
     fn a_token_file_that_is_not_there_is_found_before_anything_starts() {
         let text = AT_LAB.replace(r#""lab:1""#, r#""https://lab:1", "token_file": "/nonexistent/token""#);
         assert!(load(&text, &Additions::default()).unwrap_err().to_string().contains("/nonexistent/token"));
+    }
+
+    #[test]
+    fn the_files_of_a_monitor_are_looked_for_beside_the_file_of_checks() {
+        let tls = MonitorTls { ca_file: "ca.pem".into(), key_file: "/etc/own.key".into(), ..MonitorTls::default() };
+        let monitor = MonitorAddress { token_file: "token".into(), tls: Some(tls), ..MonitorAddress::default() };
+        let found = beside(Path::new("/srv/checks.json"), &[monitor]).remove(0);
+        let tls = found.tls.unwrap();
+        assert_eq!((found.token_file.as_str(), tls.ca_file.as_str()), ("/srv/token", "/srv/ca.pem"));
+        assert_eq!((tls.key_file.as_str(), tls.certificate_file.as_str()), ("/etc/own.key", ""));
     }
 
     #[test]

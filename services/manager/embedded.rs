@@ -22,7 +22,15 @@ pub(crate) async fn serve(listener: TcpListener, data: Data, drain: Cancellation
     // The sample checks look whether the monitor's own port is open. It is on loopback, and whoever orders is in this process.
     let rules = PolicySettings { own_listeners: OwnListeners { allow: vec![OwnListener::Grpc] }, ..PolicySettings::default() };
     let policy = Policy::new(rules).map_err(|why| Fatal::new(Exit::Software, why))?;
-    let settings = Settings { name: EMBEDDED.into(), http_listen: None, drain_timeout: DRAIN_TIMEOUT, data, policy, ..Settings::default() };
+    let settings = Settings {
+        name: EMBEDDED.into(),
+        http_listen: None,
+        is_embedded: true,
+        drain_timeout: DRAIN_TIMEOUT,
+        data,
+        policy,
+        ..Settings::default()
+    };
     vantage_monitor::files::provide(settings.limits.in_flight);
     vantage_monitor::serve(settings, listener, drain).await
 }

@@ -6,6 +6,8 @@
 pub mod account;
 pub mod alert;
 mod border;
+mod certificates;
+pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod desk;

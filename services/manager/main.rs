@@ -32,7 +32,7 @@ fn act(cli: Cli) -> Result<Exit, Fatal> {
     if let Some(command) = &cli.command {
         return config::tell(command, &judge, &mut io::stdout());
     }
-    telemetry::start(cli.run.log_filter())?;
+    telemetry::start(&cli.run.log_filter())?;
     // Before the runtime has threads. A monitor may be embedded, and ping.
     privilege::reduce(privilege::Needs { raw_sockets: !echo_capability().datagram_v4 })?;
     let runtime = Runtime::new().map_err(|error| Fatal::new(Exit::OsError, format!("start the runtime: {error}")))?;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vantage_contract::v1::MonitorAddress;
 use vantage_daemon::{
@@ -65,12 +66,22 @@ pub(crate) struct Manager {
     links: BTreeMap<String, Link>,
     /// Links that were taken out and have not ended yet.
     leaving: BTreeMap<String, Link>,
+    /// The monitors, for whoever looks after their certificates.
+    monitors: watch::Sender<Vec<MonitorAddress>>,
 }
 
 impl Manager {
-    pub(crate) fn new(source: Source, settings: Arc<Settings>, readiness: Readiness, desk: Desk, printer: Printer) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        settings: Arc<Settings>,
+        readiness: Readiness,
+        desk: Desk,
+        printer: Printer,
+        monitors: watch::Sender<Vec<MonitorAddress>>,
+    ) -> Self {
         let reception = Arc::new(Reception::new(desk.clone(), printer));
-        Self { source, settings, readiness, desk, reception, setup: Setup::default(), links: BTreeMap::new(), leaving: BTreeMap::new() }
+        let (setup, links, leaving) = Default::default();
+        Self { source, settings, readiness, desk, reception, setup, links, leaving, monitors }
     }
 
     /// Lives until it is told to stop, nobody reads the output, or every check is counted out; then drains.
@@ -171,6 +182,7 @@ impl Manager {
             let link = Link::start(monitor.clone(), orders, settings, reception, self.readiness.clone(), before);
             self.links.insert(monitor.name.clone(), link);
         }
+        self.monitors.send_replace(setup.monitors.clone());
         let (monitors, checks) = (setup.monitors.len(), setup.checks.len());
         tracing::info!(client = self.settings.client_id, monitors, checks, started, stopped, untouched, "checks are placed");
         self.setup = setup;

@@ -133,11 +133,14 @@ impl Question {
         let mut why = format!("no answer within {PATIENCE:?}");
         loop {
             let dial = link::dial(&self.monitor, &self.settings).map_err(|fatal| fatal.message)?;
-            let hello = self.settings.hello(Vec::new());
+            let (hello, fault) = (self.settings.hello(Vec::new()), dial.fault.clone());
             tokio::select! {
                 opened = tokio::time::timeout_at(deadline, link::open(dial, hello, &self.settings)) => match opened {
                     Ok(Ok(stream)) => return Ok(stream),
                     Ok(Err(status)) => {
+                        if let Some(why) = link::trouble(&fault) {
+                            return Err(why);
+                        }
                         why = link::explain(&status);
                         if let Some(cure) = link::cure(status.code()) {
                             return Err(format!("{why} ({cure})"));

@@ -3,11 +3,15 @@
 use std::{io::Write, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vantage_daemon::{
+    access::Access,
+    audit::Audit,
     data::Data,
+    door::{self, Incoming, Protocol},
     exit::{Exit, Fatal},
+    exposure::{self, Protection},
     http,
     readiness::Readiness,
     signal::Signals,
@@ -15,7 +19,7 @@ use vantage_daemon::{
 };
 
 use crate::{
-    alert,
+    alert, certificates,
     cli::RunArgs,
     config::{self, Additions, Judge, Setup},
     desk::Desk,
@@ -90,16 +94,29 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     let desk = Desk::new(Arc::new(store), alert::Settings::default());
     let stop = CancellationToken::new();
     let services = TaskTracker::new();
+    let access = Access::open(arguments.http_access()?, Audit::default(), readiness.clone())?;
+    let (monitors, configured) = watch::channel(Vec::new());
+    services.spawn(access.clone().watch(stop.clone()));
+    services.spawn(certificates::watch(access.expiry().clone(), configured, stop.clone()));
     if let Some(address) = arguments.http.0 {
-        check_exposure(address, arguments.insecure_http)?;
+        let shown = access.asks();
+        exposure::check("--http", address, http_protection(&arguments), "see all checks and results", HTTP_CURE)?;
         let listener = http::bind("HTTP", address).await?;
         let address = listener.local_addr().map_or(address, |bound| bound);
-        tracing::info!(%address, "serving HTTP");
+        tracing::info!(%address, tls = access.has_tls(), "serving HTTP");
         let mut figures = Registry::default();
         metrics::register(desk.clone(), &mut figures);
+        access.register(figures.sub_registry_with_prefix("vantage_manager"));
         let page = web::Settings { host_names: arguments.http_hosts.clone(), ..web::Settings::default() };
         let routes = http::routes(readiness.clone(), Arc::new(figures)).merge(web::routes(desk.clone(), page));
-        services.spawn(http::serve(listener, routes, stop.clone()));
+        let door = door::Settings {
+            name: HTTP_LISTENER,
+            protocol: Protocol::Http,
+            tls: access.has_tls(),
+            most_connections: http::MOST_CONNECTIONS,
+        };
+        let incoming = Incoming::open(listener, access.clone(), door);
+        services.spawn(http::serve(incoming, shown.then(|| access.clone()), routes, stop.clone()));
     }
     let watched = desk.clone();
     let stopped = stop.clone();
@@ -107,29 +124,30 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     services.close();
 
     let source = Source { path, additions, judge, embedded_address };
-    let manager = Manager::new(source, settings, readiness, desk, printer.clone());
+    let manager = Manager::new(source, settings, readiness, desk, printer.clone(), monitors);
     let ended = manager.live(setup, watch, embedded, signals, printer.gone()).await;
     stop.cancel();
     services.wait().await;
     ended
 }
 
-/// Refuses to show page and figures to a whole network, unless somebody says so.
-fn check_exposure(address: SocketAddr, allowed: bool) -> Result<(), Fatal> {
-    if address.ip().to_canonical().is_loopback() {
-        return Ok(());
+/// What --http needs beyond loopback, as the flags are called.
+const HTTP_CURE: [&str; 3] = [
+    "--http-certificate-file, --http-key-file and --http-client-ca-file",
+    "--http-certificate-file, --http-key-file and --http-token-file",
+    "--insecure-http",
+];
+/// What the listener of page and figures is called in the audit log and in the figures.
+const HTTP_LISTENER: &str = "web";
+
+/// How page and figures are protected.
+fn http_protection(arguments: &RunArgs) -> Protection {
+    Protection {
+        tls: arguments.http_certificate_file.is_some(),
+        client_certificates: arguments.http_client_ca_file.is_some(),
+        token: arguments.http_token_file.is_some(),
+        overridden: arguments.insecure_http,
     }
-    if allowed {
-        tracing::warn!(%address, "HTTP stands open beyond loopback, as asked for by --insecure-http");
-        return Ok(());
-    }
-    Err(Fatal::new(
-        Exit::Usage,
-        format!(
-            "--http {address} would show all checks and results, in the clear, to everybody who reaches it. Give a loopback address, with a proxy \
-             before it that asks who comes; or --insecure-http if the network itself keeps others out."
-        ),
-    ))
 }
 
 async fn ask_once(

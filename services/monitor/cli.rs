@@ -74,7 +74,7 @@ impl Cli {
             telemetry::start(log.unwrap_or("warn"))?;
         }
         match self.command {
-            Command::Serve(args) => start::run(&args, log.unwrap_or("info")).await,
+            Command::Serve(args) => start::run(&args, &telemetry::with_audit(log.unwrap_or("info"))).await,
             Command::Probe(args) => Box::pin(probe::run(&args)).await,
             Command::Clients(args) => {
                 let link = Link::connect(&args.at, &args.trust).await?;

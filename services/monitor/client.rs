@@ -12,7 +12,11 @@ use tonic::{
 use vantage_contract::v1::{admin_service_client::AdminServiceClient, monitor_service_client::MonitorServiceClient};
 use vantage_daemon::{
     exit::{Exit, Fatal},
-    tls,
+    tls::{
+        MinVersion,
+        client::{ClientFiles, ClientTls, Connector, Cures, Fault},
+        files,
+    },
 };
 
 use crate::config::PORT;
@@ -41,7 +45,25 @@ pub struct Trust {
     pub token_file: Option<PathBuf>,
 }
 
+/// How the cures are called here.
+const CURES: Cures = Cures {
+    who: "this program",
+    ca: "--ca-file",
+    own: "--certificate-file and --key-file",
+    server_name: "--server-name",
+    min_version: None,
+};
+
 impl Trust {
+    fn files(&self) -> ClientFiles {
+        ClientFiles {
+            ca: self.ca_file.clone(),
+            own: self.certificate_file.clone().zip(self.key_file.clone()),
+            server_name: self.server_name.clone(),
+            min_version: MinVersion::default(),
+        }
+    }
+
     /// Whether anything in it makes sense over TLS alone.
     fn wants_tls(&self) -> bool {
         self.ca_file.is_some() || self.certificate_file.is_some() || self.server_name.is_some()
@@ -53,6 +75,7 @@ impl Trust {
 pub struct Link {
     url: String,
     channel: InterceptedService<Channel, Bearer>,
+    fault: Fault,
 }
 
 /// Adds the token to each request.
@@ -76,28 +99,29 @@ impl Link {
         if !secure && trust.wants_tls() {
             return Err(Fatal::new(Exit::Usage, format!("--at {at:?}: a certificate needs TLS: write https://")));
         }
-        let token = trust.token_file.as_deref().map(tls::bearer).transpose()?;
+        let token = trust.token_file.as_deref().map(files::bearer).transpose()?;
         if token.is_some() && !secure && !is_loopback(url.host().unwrap_or_default()) {
             let why = "a token without TLS can be read by everybody on the way: write https://";
             return Err(Fatal::new(Exit::Usage, format!("--at {at:?}: {why}")));
         }
-        let mut endpoint = Endpoint::from(url.clone())
+        let shown = url.to_string().trim_end_matches('/').to_owned();
+        let software = |error: &dyn Error| Fatal::new(Exit::Software, format!("prepare the link: {error}"));
+        let endpoint = Endpoint::from(dialled(&url).map_err(|error| software(&error))?)
+            .origin(url.clone())
             .connect_timeout(PATIENCE)
             .timeout(PATIENCE)
             .http2_keep_alive_interval(PATIENCE)
             .keep_alive_timeout(Duration::from_secs(5))
             .user_agent(concat!("vantage-monitor/", env!("CARGO_PKG_VERSION")))
-            .map_err(|error| Fatal::new(Exit::Software, format!("prepare the link: {error}")))?;
-        if secure {
-            let own = trust.certificate_file.as_deref().zip(trust.key_file.as_deref());
-            let config = tls::client(trust.ca_file.as_deref(), trust.server_name.as_deref(), own)?;
-            endpoint = endpoint
-                .tls_config(config)
-                .map_err(|error| Fatal::new(Exit::Config, format!("prepare TLS for {url}: {}", causes(&error))))?;
-        }
-        let shown = url.to_string().trim_end_matches('/').to_owned();
-        let channel = endpoint.connect().await.map_err(|error| unreachable(&shown, &causes(&error)))?;
-        Ok(Self { url: shown, channel: InterceptedService::new(channel, Bearer(token)) })
+            .map_err(|error| software(&error))?;
+        let fault = Fault::default();
+        let tls = match secure {
+            true => Some(ClientTls::load(&trust.files(), url.host().unwrap_or_default())?),
+            false => None,
+        };
+        let connecting = endpoint.connect_with_connector(Connector::new(tls, fault.clone())).await;
+        let channel = connecting.map_err(|error| unreachable(&shown, &fault, &causes(&error)))?;
+        Ok(Self { url: shown, channel: InterceptedService::new(channel, Bearer(token)), fault })
     }
 
     /// The monitor's URL.
@@ -124,20 +148,26 @@ impl Link {
         };
         let said = format!("{url}: {message}");
         match status.code() {
-            Code::Unauthenticated => Fatal::new(Exit::Unavailable, format!("{said}. Give the monitor's token: --token-file FILE")),
-            Code::PermissionDenied => {
-                Fatal::new(Exit::Unavailable, format!("{said}. Show who you are: --certificate-file FILE --key-file FILE"))
+            Code::Unauthenticated => {
+                Fatal::new(Exit::Unavailable, format!("{said}. Show who you are: --certificate-file and --key-file, or --token-file"))
             }
+            Code::PermissionDenied => Fatal::new(
+                Exit::Unavailable,
+                format!("{said}. Show another certificate, or another token: --certificate-file and --key-file, --token-file"),
+            ),
             Code::Unimplemented => Fatal::new(Exit::Unavailable, format!("{said}. Is this a monitor of version 0.1 or later?")),
             // What has a source did not come from the monitor: the link itself broke. With TLS 1.3 a client learns only with its first
             // call that its certificate is missing or refused.
-            _ if status.source().is_some() => unreachable(url, &status.source().map(causes).unwrap_or_default()),
+            _ if status.source().is_some() => unreachable(url, &self.fault, &status.source().map(causes).unwrap_or_default()),
             _ => Fatal::new(Exit::Unavailable, said),
         }
     }
 }
 
-fn unreachable(url: &str, why: &str) -> Fatal {
+fn unreachable(url: &str, fault: &Fault, why: &str) -> Fatal {
+    if let Some(trouble) = fault.trouble() {
+        return Fatal::new(Exit::Unavailable, format!("connect to {url}: {}", trouble.sentence(&CURES)));
+    }
     let cure = if url.starts_with("https") {
         "Is it the right name (--server-name), do we trust it (--ca-file), and does it know us (--certificate-file, --key-file)?"
     } else {
@@ -160,6 +190,12 @@ fn causes<E: Error + ?Sized>(error: &E) -> String {
     let innermost = sentences.pop().unwrap_or_else(|| error.to_string());
     // The number that the standard library adds says nothing more.
     innermost.split_once(" (os error ").map_or(innermost.as_str(), |(words, _)| words).to_owned()
+}
+
+/// Where to connect: TLS is the connector's, so the address says nothing of it.
+fn dialled(url: &Uri) -> Result<Uri, http::uri::InvalidUri> {
+    let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    format!("http://{authority}").parse()
 }
 
 fn parse_url(at: &str, secure: bool) -> Result<Uri, String> {

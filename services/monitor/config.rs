@@ -17,16 +17,13 @@ use serde::{
     Deserialize,
     de::{DeserializeOwned, IgnoredAny},
 };
-use tonic::{
-    metadata::{Ascii, MetadataValue},
-    transport::ServerTlsConfig,
-};
 use vantage_daemon::{
+    access::{self, Role, Roles, RolesFile, ServerFiles},
     data::Data,
     exit::{Exit, Fatal},
     exposure::Protection,
     sqlite::Sync,
-    tls,
+    tls::MinVersion,
 };
 
 use crate::{
@@ -56,18 +53,29 @@ pub struct Settings {
     /// `token_file`. Default 127.0.0.1:54321.
     #[serde(deserialize_with = "fields::address")]
     pub listen: SocketAddr,
-    /// Where health (`/livez`, `/readyz`) and figures (`/metrics`) are served, in the clear: address:port, or "off". Nothing can be asked
-    /// of the monitor there; the figures name its clients. Default 127.0.0.1:54322.
+    /// Where AdminService is served, and then nowhere else: address:port, or "off", which leaves it where gRPC is. Beyond loopback it needs
+    /// what `listen` needs. Default "off".
+    #[serde(deserialize_with = "fields::listener")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Where health (`/livez`, `/readyz`) and figures (`/metrics`) are served: address:port, or "off". On loopback in the clear and for everybody;
+    /// beyond it as `listen` is, by the same certificates and tokens, for the roles "manager" and "admin", and health for whoever gets in.
+    /// Nothing can be asked of the monitor there; the figures name its clients. Default 127.0.0.1:54322.
     #[serde(deserialize_with = "fields::listener")]
     pub http_listen: Option<SocketAddr>,
-    /// TLS for gRPC. Default: none.
+    /// TLS. Default: none.
     pub tls: Option<Tls>,
-    /// A file whose content (without the line end, at least 16 characters) every caller has to send as bearer token. Default: none.
+    /// A file whose content (without the line end, at least 16 characters) callers have to send as bearer token, and then may order. Of more than
+    /// one line, each is a token: the new one beside the old, until all have it. Default: none.
     #[serde(deserialize_with = "fields::some_path")]
     pub token_file: Option<PathBuf>,
+    /// The same for callers that may ask AdminService and not order. Default: none.
+    #[serde(deserialize_with = "fields::some_path")]
+    pub admin_token_file: Option<PathBuf>,
     /// Lets gRPC stand open beyond loopback without TLS or without anybody being known: for networks that keep others out by themselves.
     /// Default false.
     pub allow_unprotected_listener: bool,
+    /// The same for health and figures, which are in the clear then. Default false.
+    pub allow_unprotected_http_listener: bool,
     /// How much at once.
     pub limits: Limits,
     /// The folder where orders and results are kept until they are acknowledged: a path, or "memory", which ends with the process. One
@@ -88,12 +96,16 @@ pub struct Settings {
     /// What orders may ask. Read anew when the file changes, and on SIGHUP: the one part that is. Default: see
     /// [`PolicySettings`](crate::policy::PolicySettings).
     pub policy: Policy,
+    /// Whether this monitor is in the process of its one manager: what that asks is its own business, and no matter for an audit. Not a setting
+    /// of files.
+    #[serde(skip)]
+    pub is_embedded: bool,
     /// The policy in a file of its own, in place of `policy`: one of the two. Read anew as that is. Default: none.
     #[serde(deserialize_with = "fields::some_path")]
     pub policy_file: Option<PathBuf>,
 }
 
-/// TLS for gRPC, from PEM files.
+/// TLS, from PEM files. They are read again when they change, and on SIGHUP; broken ones leave the old ones in force.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -106,6 +118,15 @@ pub struct Tls {
     /// The authorities whose certificates callers have to show. Default: callers need none.
     #[serde(default, deserialize_with = "fields::some_path")]
     pub client_ca_file: Option<PathBuf>,
+    /// The lowest version that is spoken: "1.2" or "1.3". Default "1.3".
+    #[serde(default, deserialize_with = "fields::min_version")]
+    pub min_version: MinVersion,
+    /// Roles of callers' certificates in place of those that they say themselves, by what they are known by: `{"dns:desk.example": "manager",
+    /// "cn:alice": "admin", "uri:spiffe://…": "manager", "email:…": "admin", "sha256:AB:CD:…": "none"}`. The least of those that fit counts;
+    /// "none" shuts a certificate out. A certificate without a role is refused. Default: those with the URI name `vantage:role:manager` may
+    /// order and ask, those with `vantage:role:admin` may ask.
+    #[serde(default, deserialize_with = "fields::roles")]
+    pub roles: Roles,
 }
 
 /// How much at once.
@@ -179,9 +200,12 @@ impl Default for Settings {
             name: host_name(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
             http_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT + 1))),
+            admin_listen: None,
             tls: None,
             token_file: None,
+            admin_token_file: None,
             allow_unprotected_listener: false,
+            allow_unprotected_http_listener: false,
             limits: Limits::default(),
             data: Data::default(),
             journal: Journal::default(),
@@ -189,6 +213,7 @@ impl Default for Settings {
             keepalive: Keepalive::default(),
             drain_timeout: Duration::from_secs(10),
             policy: Policy::default(),
+            is_embedded: false,
             policy_file: None,
         }
     }
@@ -245,6 +270,7 @@ impl Settings {
         }
         settings.token_file.as_mut().map(beside);
         settings.policy_file.as_mut().map(beside);
+        settings.admin_token_file.as_mut().map(beside);
         if let Data::Folder(folder) = &mut settings.data {
             beside(folder);
         }
@@ -271,26 +297,45 @@ impl Settings {
         self.policy.clone()
     }
 
-    /// How the gRPC listener is protected.
+    /// How the listeners of gRPC are protected.
     pub fn protection(&self) -> Protection {
         Protection {
             tls: self.tls.is_some(),
             client_certificates: self.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()),
-            token: self.token_file.is_some(),
+            token: self.token_file.is_some() || self.admin_token_file.is_some(),
             overridden: self.allow_unprotected_listener,
         }
     }
 
-    /// The server's side of TLS, read from its files; none where it is not wanted.
-    pub fn server_tls(&self) -> Result<Option<ServerTlsConfig>, Fatal> {
-        let read = |tls: &Tls| tls::server(&tls.certificate_file, &tls.key_file, tls.client_ca_file.as_deref());
-        self.tls.as_ref().map(read).transpose()
+    /// Whether health and figures are served as gRPC is, and not in the clear.
+    pub fn protects_http(&self) -> bool {
+        let beyond = self.http_listen.is_some_and(|address| !address.ip().to_canonical().is_loopback());
+        beyond && !self.allow_unprotected_http_listener
     }
 
-    /// The `authorization` header that callers have to send, read from its file; none where it is not wanted.
-    pub fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, Fatal> {
-        self.token_file.as_deref().map(tls::bearer).transpose()
+    /// Who may talk to this monitor. `file` is where these settings were read: its roles count anew when it changes.
+    pub fn access(&self, file: Option<&Path>) -> access::Settings {
+        let roles = self.tls.as_ref().map(|tls| tls.roles.clone()).unwrap_or_default();
+        let token = |role: Role, file: &Option<PathBuf>| file.clone().map(|file| (role, file));
+        let tls = self.tls.as_ref().map(|tls| ServerFiles {
+            certificate: tls.certificate_file.clone(),
+            key: tls.key_file.clone(),
+            client_ca: tls.client_ca_file.clone(),
+            min_version: tls.min_version,
+        });
+        let more_roles = file.filter(|_| tls.is_some()).map(|file| RolesFile { path: file.to_owned(), read: roles_of });
+        access::Settings {
+            tls,
+            tokens: [token(Role::Manager, &self.token_file), token(Role::Admin, &self.admin_token_file)].into_iter().flatten().collect(),
+            roles: if more_roles.is_some() { Roles::default() } else { roles },
+            more_roles,
+        }
     }
+}
+
+/// The roles in a settings file.
+fn roles_of(file: &Path) -> Result<Roles, Fatal> {
+    Settings::load(file).map(|settings| settings.tls.map(|tls| tls.roles).unwrap_or_default())
 }
 
 /// Reads settings, or a policy. The error is "limits.in_flight: must be 1 to 100000, is 0 at line 1 column 27".

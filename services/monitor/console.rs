@@ -113,6 +113,7 @@ impl Console {
     /// Begins to ask. `drain` is what `quit` cancels.
     pub(crate) fn start(self, address: SocketAddr, settings: &Settings, drain: CancellationToken) -> Terminal {
         let terminal = Terminal { before: termios::tcgetattr(io::stdin()).ok(), over: Arc::clone(&self.log.over) };
+        let address = settings.admin_listen.unwrap_or(address);
         let asked = Asked { address, secure: settings.tls.is_some(), token_file: settings.token_file.clone(), runtime: Handle::current() };
         let Self { mut editor, log } = self;
         let started = thread::Builder::new().name("console".to_owned()).spawn(move || {

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 use vantage_contract::v1::{ExecuteRequest, Hello, ProbeResult, execute_request::Order, monitor_service_server::MonitorService};
+use vantage_daemon::{audit::Event, door::Peer};
 
 use crate::{
     registry::Registry,
@@ -30,7 +31,8 @@ impl MonitorService for Execute {
     type ExecuteStream = ReceiverStream<Result<ProbeResult, Status>>;
 
     async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Self::ExecuteStream>, Status> {
-        let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+        let peer = request.extensions().get::<Peer>().cloned();
+        let address = peer.as_ref().map(|peer| peer.address().to_string()).unwrap_or_default();
         let mut requests = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message())
             .await
@@ -39,7 +41,19 @@ impl MonitorService for Execute {
             return Err(session::invalid("order", "the first request must be a Hello"));
         };
         validate(&hello)?;
-        let (commands, Attached { stream, session, closed_sessions, results }) = self.registry.attach(hello, address).await?;
+        let (client, version) = (hello.client_id.clone(), hello.client_version.clone());
+        let identity = peer.as_ref().map(Peer::identity).unwrap_or_default();
+        let attached = self.registry.attach(hello, address.clone()).await;
+        match &attached {
+            Ok(_) => self.shared().audit.tell(Event::StreamOpened, |event| {
+                tracing::info!(target: "audit", event, client, identity, address, version, "stream opened");
+            }),
+            Err(status) => self.shared().audit.tell(Event::Refused, |event| {
+                let (code, why) = (status.code().description(), status.message());
+                tracing::warn!(target: "audit", event, client, identity, address, what = "stream", code, why, "refused");
+            }),
+        }
+        let (commands, Attached { stream, session, closed_sessions, results }) = attached?;
         tokio::spawn(listen(requests, commands, stream));
 
         let mut response = Response::new(ReceiverStream::new(results));

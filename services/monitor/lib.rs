@@ -31,6 +31,7 @@ pub mod tally;
 
 mod admin;
 mod execute;
+mod guard;
 
 pub use config::Settings;
 pub use serve::serve;

@@ -73,6 +73,11 @@ impl Facts {
         self.kind
     }
 
+    /// The target as the check names it, without credentials; empty where it can't be run.
+    pub fn target(&self) -> &str {
+        &self.template.target
+    }
+
     /// The name of the check.
     pub fn name(&self) -> &str {
         &self.template.check_name

@@ -1,6 +1,6 @@
 //! The whole monitor: build, run, drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -8,18 +8,17 @@ use tokio::{
     task,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::Interceptor,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::transport::Server;
+use tonic_reflection::server::{v1, v1alpha};
 use vantage_contract::{
     DESCRIPTOR_BYTES,
     v1::{admin_service_server::AdminServiceServer, monitor_service_server::MonitorServiceServer},
 };
 use vantage_daemon::{
+    access::Access,
+    audit::Audit,
     clock,
+    door::{self, Incoming, Protocol},
     exit::{Exit, Fatal},
     http,
     readiness::Readiness,
@@ -33,6 +32,7 @@ use crate::{
     doctor,
     execute::Execute,
     figures,
+    guard::Guarding,
     journal::{Disk, Keeper},
     policy::{OwnListener, Policy},
     registry::Registry,
@@ -53,19 +53,27 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const MAX_RESET_STREAMS: usize = 32;
 /// How often it is looked which networks this machine is in.
 const SURROUNDINGS: Duration = Duration::from_secs(5);
+/// Connections at each listener of gRPC beyond one for each client that may be known: for those who ask, and those who are not let in.
+const SPARE_CONNECTIONS: usize = 256;
 /// How long connections may take to close once all sessions have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves gRPC on `grpc` until `drain`; then stops starting runs, delivers what is in flight within the settings' `drain_timeout`, and returns.
 pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationToken) -> Result<(), Fatal> {
-    let tls = settings.server_tls()?;
-    let bearer = settings.bearer()?;
+    serve_from(settings, None, grpc, drain).await
+}
+
+/// The same, with settings that came from a file: what counts anew when it changes is read there.
+pub(crate) async fn serve_from(settings: Settings, file: Option<&Path>, grpc: TcpListener, drain: CancellationToken) -> Result<(), Fatal> {
+    let readiness = Readiness::default();
+    let audit = Audit::default();
+    let access = Access::open(settings.access(file), audit.clone(), readiness.clone())?;
     let settings = Arc::new(settings);
     let policy = settings.policy();
     let mut own: Vec<_> = grpc.local_addr().ok().map(|address| (OwnListener::Grpc, address)).into_iter().collect();
     let end = CancellationToken::new();
-    let readiness = Readiness::default();
     policy.report_to(&readiness);
+    policy.audit_by(&audit);
     policy.look_around();
     let (broken, mut breakage) = mpsc::unbounded_channel();
     let (keeper, stored) = {
@@ -83,33 +91,35 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
         drain: drain.clone(),
         end: end.clone(),
         settings: Arc::clone(&settings),
+        audit,
     });
     let admin = Admin { registry: registry.clone(), started: clock::wall(), capabilities: doctor::capabilities() };
     let execute = Execute { registry: registry.clone() };
-    let guard = Guard { bearer };
 
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<MonitorServiceServer<Execute>>().await;
     health_reporter.set_serving::<AdminServiceServer<Admin>>().await;
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTOR_BYTES)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    let server = || {
+        Server::builder()
+            .http2_keepalive_interval(Some(settings.keepalive.interval))
+            .http2_keepalive_timeout(Some(settings.keepalive.timeout))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_header_list_size(MAX_HEADER_BYTES)
+            .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
+            .max_concurrent_streams(MAX_STREAMS)
+            .layer(Guarding(access.clone()))
     };
-    let broken = |error: tonic_reflection::server::Error| Fatal::new(Exit::Software, format!("build reflection: {error}"));
-    let (v1, v1alpha) = (reflection().build_v1().map_err(broken)?, reflection().build_v1alpha().map_err(broken)?);
-
-    let mut server = Server::builder()
-        .http2_keepalive_interval(Some(settings.keepalive.interval))
-        .http2_keepalive_timeout(Some(settings.keepalive.timeout))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
-        .max_concurrent_streams(MAX_STREAMS);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|error| Fatal::new(Exit::Config, format!("tls: {error}")))?;
-    }
+    let door = |name, protocol, tls, most_connections| door::Settings { name, protocol, tls, most_connections };
+    let most_connections = settings.limits.clients + SPARE_CONNECTIONS;
+    let admin_listener = match settings.admin_listen {
+        Some(address) => {
+            let listener = http::bind("AdminService", address).await?;
+            own.extend(listener.local_addr().ok().map(|address| (OwnListener::Grpc, address)));
+            Some(listener)
+        }
+        None => None,
+    };
     let closed = CancellationToken::new();
     let figures = match settings.http_listen {
         Some(address) => {
@@ -117,12 +127,20 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
             let address = listener.local_addr().unwrap_or(address);
             own.push((OwnListener::Http, address));
             tracing::info!(%address, "health and figures");
-            let (registry, name) = (registry.clone(), settings.name.clone());
+            let (registry, name, shown) = (registry.clone(), settings.name.clone(), access.clone());
             let routes = http::routes_of(readiness.clone(), move || {
-                let (registry, name) = (registry.clone(), name.clone());
-                async move { Arc::new(figures::registry(&name, registry.snapshot().await)) }
+                let (registry, name, shown) = (registry.clone(), name.clone(), shown.clone());
+                async move {
+                    let mut figures = figures::registry(&name, registry.snapshot().await);
+                    shown.register(&mut figures);
+                    Arc::new(figures)
+                }
             });
-            Some(tokio::spawn(http::serve(listener, routes, closed.clone())))
+            let is_protected = settings.protects_http();
+            let door = door("http", Protocol::Http, is_protected && access.has_tls(), http::MOST_CONNECTIONS);
+            let incoming = Incoming::open(listener, access.clone(), door);
+            let asked = is_protected.then(|| access.clone());
+            Some(tokio::spawn(http::serve(incoming, asked, routes, closed.clone())))
         }
         None => None,
     };
@@ -130,13 +148,34 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     let looks = tokio::spawn(look_around(policy));
     registry.resume(stored);
     tracing::info!(name = settings.name, address = %grpc.local_addr().unwrap_or(settings.listen), "serving");
-    let serving = server
-        .add_service(health)
-        .add_service(MonitorServiceServer::with_interceptor(execute, guard.clone()))
-        .add_service(AdminServiceServer::with_interceptor(admin, guard.clone()))
-        .add_service(tonic::service::interceptor::InterceptedService::new(v1, guard.clone()))
-        .add_service(tonic::service::interceptor::InterceptedService::new(v1alpha, guard))
-        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), closed.clone().cancelled_owned());
+    let watching = tokio::spawn(access.clone().watch(closed.clone()));
+    let tls = access.has_tls();
+    let mut services = vec![MONITOR_SERVICE];
+    let mut main = server().add_service(health.clone()).add_service(MonitorServiceServer::new(execute));
+    let admin = AdminServiceServer::new(admin);
+    let asking = match admin_listener {
+        None => {
+            main = main.add_service(admin);
+            services.push(ADMIN_SERVICE);
+            None
+        }
+        Some(listener) => {
+            tracing::info!(address = ?listener.local_addr().ok(), "serving AdminService");
+            let (v1, v1alpha) = reflection(&[ADMIN_SERVICE])?;
+            let router = server().add_service(health).add_service(admin).add_service(v1).add_service(v1alpha);
+            let incoming = Incoming::open(listener, access.clone(), door("admin", Protocol::Grpc, tls, most_connections));
+            Some(router.serve_with_incoming_shutdown(incoming, closed.clone().cancelled_owned()))
+        }
+    };
+    let (v1, v1alpha) = reflection(&services)?;
+    let incoming = Incoming::open(grpc, access.clone(), door("grpc", Protocol::Grpc, tls, most_connections));
+    let main = main.add_service(v1).add_service(v1alpha).serve_with_incoming_shutdown(incoming, closed.clone().cancelled_owned());
+    let serving = async {
+        match asking {
+            Some(asking) => tokio::try_join!(main, asking).map(drop),
+            None => main.await,
+        }
+    };
 
     let drained = async {
         drain.cancelled().await;
@@ -158,6 +197,7 @@ pub async fn serve(settings: Settings, grpc: TcpListener, drain: CancellationTok
     };
     closed.cancel();
     looks.abort();
+    watching.abort();
     // The folder is free for another process when this one says that it has ended.
     if let Err(error) = task::spawn_blocking(move || keeper.end()).await {
         tracing::error!(%error, "end the journal");
@@ -179,6 +219,29 @@ async fn look_around(policy: Policy) {
     }
 }
 
+const MONITOR_SERVICE: &str = vantage_contract::v1::monitor_service_server::SERVICE_NAME;
+const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
+const ADMIN_SERVICE: &str = vantage_contract::v1::admin_service_server::SERVICE_NAME;
+
+/// Reflection of a listener, in both versions: of these services and health.
+fn reflection(
+    services: &[&'static str],
+) -> Result<(v1::ServerReflectionServer<impl v1::ServerReflection>, v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>), Fatal>
+{
+    let builder = |own: &'static str| {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_BYTES)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name(HEALTH_SERVICE)
+            .with_service_name(own);
+        services.iter().fold(builder, |builder, service| builder.with_service_name(*service))
+    };
+    let broken = |error: tonic_reflection::server::Error| Fatal::new(Exit::Software, format!("build reflection: {error}"));
+    let v1 = builder("grpc.reflection.v1.ServerReflection").build_v1().map_err(broken)?;
+    let v1alpha = builder("grpc.reflection.v1alpha.ServerReflection").build_v1alpha().map_err(broken)?;
+    Ok((v1, v1alpha))
+}
+
 type Found = (Keeper, Vec<crate::journal::StoredClient>);
 
 /// Opens the journal, and what is in it.
@@ -196,26 +259,4 @@ fn open_journal(settings: &Settings, readiness: Readiness, broken: mpsc::Unbound
     }
     let stored = disk.load(settings.journal.sync).map_err(|error| Fatal::new(Exit::OsError, format!("read the journal: {error}")))?;
     Ok((Keeper::start(disk, set_aside, readiness, broken)?, stored))
-}
-
-/// Lets in who shows the token, or everybody where there is none. Health stays open: those who ask have no secrets.
-#[derive(Clone)]
-struct Guard {
-    bearer: Option<MetadataValue<Ascii>>,
-}
-
-impl Interceptor for Guard {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let Some(expected) = &self.bearer else { return Ok(request) };
-        let is_same = request.metadata().get("authorization").is_some_and(|shown| {
-            // Both are hashed first, so that the time taken tells nothing of the token.
-            let hash = |value: &MetadataValue<Ascii>| ring::digest::digest(&ring::digest::SHA256, value.as_encoded_bytes());
-            hash(shown).as_ref() == hash(expected).as_ref()
-        });
-        if is_same {
-            Ok(request)
-        } else {
-            Err(Status::unauthenticated("this monitor needs its token: send `authorization: Bearer TOKEN` (--token-file)"))
-        }
-    }
 }

@@ -6,9 +6,11 @@ use clap::{Args, builder::BoolishValueParser};
 use vantage_daemon::{
     data::Data,
     exit::{Exit, Fatal},
-    exposure, http, privilege,
+    exposure::{self, Protection},
+    http, privilege,
     signal::Signals,
     telemetry,
+    tls::MinVersion,
 };
 
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
 /// What a listener beyond loopback needs, as the flags are called.
 const CURE: [&str; 3] =
     ["--certificate-file, --key-file and --client-ca-file", "--certificate-file, --key-file and --token-file", "--insecure-listen"];
+const HTTP_CURE: [&str; 3] = [CURE[0], CURE[1], "--insecure-http"];
 
 /// What wins over the settings file. Units, ranges and defaults are those of [`Settings`].
 #[derive(Debug, Clone, Default, Args)]
@@ -36,7 +39,10 @@ pub(crate) struct ServeArgs {
     /// Where gRPC is served [default: 127.0.0.1:54321]
     #[arg(long, env = "VANTAGE_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Where health and figures are served, or "off" [default: 127.0.0.1:54322]
+    /// Where AdminService is served, and then nowhere else, or "off" [default: where gRPC is]
+    #[arg(long, env = "VANTAGE_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    admin_listen: Option<String>,
+    /// Where health and figures are served, or "off"; beyond loopback with the TLS and the tokens of gRPC [default: 127.0.0.1:54322]
     #[arg(long, env = "VANTAGE_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     http_listen: Option<String>,
     /// PEM file with the certificate chain for gRPC over TLS; with --key-file
@@ -48,13 +54,23 @@ pub(crate) struct ServeArgs {
     /// PEM file with the authorities whose certificates callers have to show
     #[arg(long, env = "VANTAGE_CLIENT_CA_FILE", value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
-    /// File with the token that callers have to send
+    /// The lowest version of TLS that is spoken: 1.2 or 1.3 [default: 1.3]
+    #[arg(long, env = "VANTAGE_TLS_MIN_VERSION", value_name = "VERSION")]
+    tls_min_version: Option<MinVersion>,
+    /// File with the token that callers have to send who order
     #[arg(long, env = "VANTAGE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// File with the token of callers who only ask
+    #[arg(long, env = "VANTAGE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
     /// Let gRPC stand open beyond loopback, where the network itself keeps others out
     #[arg(long, env = "VANTAGE_INSECURE_LISTEN", value_parser = BoolishValueParser::new(), num_args(0..=1), require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
     insecure_listen: Option<bool>,
+    /// Let health and figures stand open beyond loopback, in the clear
+    #[arg(long, env = "VANTAGE_INSECURE_HTTP", value_parser = BoolishValueParser::new(), num_args(0..=1), require_equals = true,
+        default_missing_value = "true", value_name = "BOOL")]
+    insecure_http: Option<bool>,
     /// The folder where orders and results are kept until they are acknowledged, or "memory" [default: in the user's state folder]
     #[arg(long, env = "VANTAGE_DATA", value_name = "DIR")]
     data: Option<Data>,
@@ -76,19 +92,31 @@ impl ServeArgs {
                 slot.clone_from(given);
             }
         };
+        let (mut min_version, mut roles) = Default::default();
         let (mut certificate, mut key, mut client_ca) = match settings.tls.take() {
-            Some(Tls { certificate_file, key_file, client_ca_file }) => (Some(certificate_file), Some(key_file), client_ca_file),
+            Some(tls) => {
+                (min_version, roles) = (tls.min_version, tls.roles);
+                (Some(tls.certificate_file), Some(tls.key_file), tls.client_ca_file)
+            }
             None => (None, None, None),
         };
+        min_version = self.tls_min_version.unwrap_or(min_version);
         put(&mut certificate, &self.certificate_file);
         put(&mut key, &self.key_file);
         put(&mut client_ca, &self.client_ca_file);
         settings.tls = match (certificate, key, client_ca) {
-            (Some(certificate_file), Some(key_file), client_ca_file) => Some(Tls { certificate_file, key_file, client_ca_file }),
+            (Some(certificate_file), Some(key_file), client_ca_file) => {
+                Some(Tls { certificate_file, key_file, client_ca_file, min_version, roles })
+            }
             (None, None, None) => None,
             _ => return Err(usage("TLS needs both --certificate-file and --key-file".to_owned())),
         };
         put(&mut settings.token_file, &self.token_file);
+        put(&mut settings.admin_token_file, &self.admin_token_file);
+        if let Some(text) = &self.admin_listen {
+            settings.admin_listen = fields::parse_listener(text).map_err(|why| usage(format!("--admin-listen: {why}")))?;
+        }
+        settings.allow_unprotected_http_listener = self.insecure_http.unwrap_or(settings.allow_unprotected_http_listener);
         settings.name = self.name.clone().unwrap_or(settings.name);
         settings.listen = self.listen.unwrap_or(settings.listen);
         if let Some(text) = &self.http_listen {
@@ -126,7 +154,15 @@ pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
     }
     tracing::info!(capabilities = privilege::held(), "what this process may do beyond what everybody may");
     crate::files::provide(settings.limits.in_flight);
-    exposure::check("gRPC", settings.listen, settings.protection(), CURE)?;
+    let protection = settings.protection();
+    exposure::check("gRPC", settings.listen, protection, "send probes from here", CURE)?;
+    if let Some(address) = settings.admin_listen {
+        exposure::check("AdminService", address, protection, "see all clients, orders and results", CURE)?;
+    }
+    if let Some(address) = settings.http_listen {
+        let protection = Protection { overridden: settings.allow_unprotected_http_listener, ..protection };
+        exposure::check("health and figures", address, protection, "see the names of clients and how they are served", HTTP_CURE)?;
+    }
     let Signals { drain, end, reload } = Signals::listen()?;
     let listener = http::bind("gRPC", settings.listen).await?;
     let address = listener.local_addr().map_err(|error| Fatal::new(Exit::OsError, format!("ask for our own address: {error}")))?;
@@ -143,7 +179,7 @@ pub(crate) async fn run(args: &ServeArgs, log: &str) -> Result<Exit, Fatal> {
     let reloads = tokio::spawn(follow(source, policy, reload));
     let _terminal = console.map(|console| console.start(address, &settings, drain.clone()));
     let served = tokio::select! {
-        served = crate::serve(settings, listener, drain) => served,
+        served = crate::serve::serve_from(settings, args.config.as_deref(), listener, drain) => served,
         () = end.cancelled() => Ok(()),
     };
     reloads.abort();

@@ -9,6 +9,7 @@ pub(crate) mod monitor;
 pub(crate) mod named;
 pub(crate) mod netns;
 pub(crate) mod ntp;
+pub(crate) mod pki;
 pub(crate) mod place;
 pub(crate) mod privilege;
 pub(crate) mod probe;

@@ -1,15 +1,22 @@
 //! From an address in the file of checks to something that can be dialled.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tonic::{
     metadata::{Ascii, MetadataValue},
     transport,
 };
-use vantage_contract::{file::Endpoint, v1::MonitorAddress};
+use vantage_contract::{
+    file::Endpoint,
+    v1::{MonitorAddress, TlsVersion},
+};
 use vantage_daemon::{
     exit::{Exit, Fatal},
-    tls,
+    tls::{
+        MinVersion,
+        client::{ClientFiles, ClientTls, Connector, Cures, Fault},
+        files,
+    },
 };
 
 use super::Settings;
@@ -28,10 +35,39 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Whom to dial, and what to show there.
 #[derive(Debug, Clone)]
 pub(crate) struct Dial {
-    /// With TLS and timeouts.
+    /// With timeouts.
     pub(crate) endpoint: transport::Endpoint,
+    /// With TLS.
+    pub(crate) connector: Connector,
+    /// Where it is left what goes wrong with TLS.
+    pub(crate) fault: Fault,
     /// The `authorization` header.
     pub(crate) token: Option<MetadataValue<Ascii>>,
+}
+
+/// How the cures of what goes wrong with TLS are called in a file of checks.
+const CURES: Cures = Cures {
+    who: "this manager",
+    ca: "this monitor's tls.ca_file in the file of checks",
+    own: "this monitor's tls.certificate_file and tls.key_file in the file of checks",
+    server_name: "this monitor's tls.server_name in the file of checks",
+    min_version: Some("this monitor's tls.min_version"),
+};
+
+/// What went wrong with TLS, and its cure.
+pub(crate) fn trouble(fault: &Fault) -> Option<String> {
+    fault.trouble().map(|trouble| trouble.sentence(&CURES))
+}
+
+/// The files of a monitor's `tls`.
+pub(crate) fn client_files(address: &MonitorAddress) -> ClientFiles {
+    let given = address.tls.clone().unwrap_or_default();
+    ClientFiles {
+        ca: file(&given.ca_file),
+        own: file(&given.certificate_file).zip(file(&given.key_file)),
+        min_version: if given.min_version() == TlsVersion::TlsVersion12 { MinVersion::Tls12 } else { MinVersion::Tls13 },
+        server_name: Some(given.server_name).filter(|name| !name.is_empty()),
+    }
 }
 
 /// Reads the address, and the files it names. To be called for each attempt, so that renewed certificates and tokens are found.
@@ -39,8 +75,11 @@ pub(crate) fn dial(address: &MonitorAddress, settings: &Settings) -> Result<Dial
     let wrong = |problem: String| Fatal::new(Exit::Config, format!("monitor {:?}: {problem}", address.name));
     let place = Endpoint::parse(address).map_err(|problem| wrong(format!("address {:?} {problem}", address.address)))?;
     let secure = place.tls;
-    let mut endpoint = transport::Endpoint::from_shared(format!("{}://{place}", if secure { "https" } else { "http" }))
+    let origin = format!("{}://{place}", if secure { "https" } else { "http" });
+    // TLS is the connector's: the address that it is given says nothing of it, and the requests do.
+    let endpoint = transport::Endpoint::from_shared(format!("http://{place}"))
         .map_err(|error| wrong(error.to_string()))?
+        .origin(origin.parse().map_err(|error| wrong(format!("{error}")))?)
         .user_agent(concat!("vantage-manager/", env!("CARGO_PKG_VERSION")))
         .map_err(|error| wrong(error.to_string()))?
         .connect_timeout(settings.connect_timeout)
@@ -49,43 +88,30 @@ pub(crate) fn dial(address: &MonitorAddress, settings: &Settings) -> Result<Dial
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    if secure {
+    let tls = if secure {
         let given = address.tls.clone().unwrap_or_default();
-        let own = match (file(&given.certificate_file), file(&given.key_file)) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            _ => return Err(wrong("tls: certificate_file and key_file need each other".into())),
-        };
-        let name = Some(given.server_name.as_str()).filter(|name| !name.is_empty());
-        let config = tls::client(file(&given.ca_file), name, own).map_err(|fatal| wrong(format!("tls: {fatal}")))?;
-        endpoint = endpoint.tls_config(config).map_err(|error| wrong(format!("tls: {}", chain(&error))))?;
-    }
+        if given.certificate_file.is_empty() != given.key_file.is_empty() {
+            return Err(wrong("tls: certificate_file and key_file need each other".into()));
+        }
+        let host = endpoint.uri().host().unwrap_or_default();
+        Some(ClientTls::load(&client_files(address), host).map_err(|fatal| wrong(format!("tls: {fatal}")))?)
+    } else {
+        None
+    };
+    let fault = Fault::default();
+    let connector = Connector::new(tls, fault.clone());
     let token = match file(&address.token_file) {
         None => None,
         Some(_) if !secure && !place.is_loopback() => {
             return Err(wrong("token_file: a token without TLS can be read by everybody on the way: use https".into()));
         }
-        Some(path) => Some(tls::bearer(path).map_err(|fatal| wrong(format!("token_file: {fatal}")))?),
+        Some(path) => Some(files::bearer(&path).map_err(|fatal| wrong(format!("token_file: {fatal}")))?),
     };
-    Ok(Dial { endpoint, token })
+    Ok(Dial { endpoint, connector, fault, token })
 }
 
-fn file(path: &str) -> Option<&Path> {
-    if path.is_empty() { None } else { Some(Path::new(path)) }
-}
-
-/// An error and what caused it, each said once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !told.contains(&text) {
-            told = if told.is_empty() { text } else { format!("{told}: {text}") };
-        }
-        cause = error.source();
-    }
-    told
+fn file(path: &str) -> Option<PathBuf> {
+    if path.is_empty() { None } else { Some(Path::new(path).to_owned()) }
 }
 
 #[cfg(test)]

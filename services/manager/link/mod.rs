@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use vantage_contract::v1::{Hello, MonitorAddress, ProbeResult, StoredSession};
-use vantage_daemon::{backoff::Backoff, clock, exit::Fatal, readiness::Readiness};
+use vantage_daemon::{backoff::Backoff, clock, exit::Fatal, readiness::Readiness, tls::client::Fault};
 
 use crate::{
     plan::{Changes, Orders},
     store::Standing,
 };
-pub(crate) use endpoint::dial;
+pub(crate) use endpoint::{client_files, dial, trouble};
 use session::{Ending, Session};
 pub(crate) use stream::{Stream, ask, open};
 use trouble::Place;
@@ -221,8 +221,13 @@ pub fn check(address: &MonitorAddress, settings: &Settings) -> Result<(), Fatal>
 
 /// What to do after a stream has ended.
 enum Next {
-    Retry { why: String, after: Option<Duration> },
+    Retry {
+        why: String,
+        after: Option<Duration>,
+    },
     Refused(String),
+    /// TLS failed, on either side; somebody may put other files in place at any moment.
+    Distrusted(String),
     TakenOver,
     Drained,
 }
@@ -275,6 +280,11 @@ impl<I: Intake> Worker<I> {
                     self.intake.note(&self.address.name, &State::Refused(why));
                     settings.refused_delay
                 }
+                Next::Distrusted(why) => {
+                    self.complain(&why, Some(settings.most_delay));
+                    self.intake.note(&self.address.name, &State::Refused(why));
+                    settings.most_delay
+                }
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -298,6 +308,7 @@ impl<I: Intake> Worker<I> {
         // The name is known once the monitor has answered. On the first connection of this process it is told then what is stored.
         let stored = if monitor.is_empty() { Vec::new() } else { self.intake.stored_sessions(monitor).await };
         let hello = self.settings.hello(stored);
+        let fault = dial.fault.clone();
         let opened = tokio::select! {
             opened = open(dial, hello, &self.settings) => opened,
             () = self.drain.cancelled() => return Next::Drained,
@@ -305,7 +316,7 @@ impl<I: Intake> Worker<I> {
         };
         let stream = match opened {
             Ok(stream) => stream,
-            Err(status) => return judge(&status),
+            Err(status) => return judge(&status, &fault),
         };
         if let Err(why) = self.intake.admit(&self.address.name, &stream.monitor) {
             return Next::Refused(why);
@@ -343,7 +354,7 @@ impl<I: Intake> Worker<I> {
         match session.serve(stream, untold).await {
             Ending::Drained => Next::Drained,
             Ending::Closed => Next::Retry { why: "the monitor ended the stream: it is stopping".into(), after: None },
-            Ending::Failed(status) => judge(&status),
+            Ending::Failed(status) => judge(&status, &fault),
         }
     }
 
@@ -379,7 +390,10 @@ impl<I: Intake> Worker<I> {
 }
 
 /// What a status means for the link. A lost connection shows as `Unknown`, so everything is worth another try but what only a person can cure.
-fn judge(status: &Status) -> Next {
+fn judge(status: &Status, fault: &Fault) -> Next {
+    if let Some(why) = trouble(fault) {
+        return Next::Distrusted(why);
+    }
     let why = explain(status);
     match status.code() {
         Code::Aborted => Next::TakenOver,
@@ -394,7 +408,9 @@ fn judge(status: &Status) -> Next {
 pub(crate) fn cure(code: Code) -> Option<&'static str> {
     Some(match code {
         Code::Unauthenticated => "give this monitor's token_file, or its tls with a certificate it trusts, in the file of checks",
-        Code::PermissionDenied => "the monitor knows this manager and does not allow it: see the monitor's settings",
+        Code::PermissionDenied => {
+            "give a manager's certificate or token in the file of checks (tls.certificate_file, token_file), or see the monitor's tls.roles"
+        }
         Code::InvalidArgument => "the monitor does not accept this manager's Hello: see --client-id",
         Code::Unimplemented => "what listens there is not a monitor, or one of another version",
         Code::FailedPrecondition => "see the monitor's log",

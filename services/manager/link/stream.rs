@@ -31,7 +31,7 @@ pub(crate) struct Stream {
 
 /// Connects and says Hello. Ends within the settings' timeouts.
 pub(crate) async fn open(dial: Dial, hello: Hello, settings: &Settings) -> Result<Stream, Status> {
-    let mut client = MonitorServiceClient::new(dial.endpoint.connect_lazy());
+    let mut client = MonitorServiceClient::new(dial.endpoint.connect_with_connector_lazy(dial.connector));
     let (outbox, requests) = mpsc::channel(OUTBOX);
     // The channel is empty and its other end is in our hands: this can't fail.
     let _ = outbox.try_send(ask(Order::Hello(hello)));

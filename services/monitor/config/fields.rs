@@ -1,9 +1,9 @@
 //! How single settings are read. A value out of range is refused while it is read, so that the error knows line and column.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error};
-use vantage_daemon::{data::Data, sqlite::Sync};
+use vantage_daemon::{access::Roles, data::Data, sqlite::Sync, tls::MinVersion};
 
 /// A duration with a unit ("250ms", "10s", "1m 30s", "7d"), in range.
 pub(crate) fn parse_duration(text: &str, least_millis: u64, most_millis: u64) -> Result<Duration, String> {
@@ -57,6 +57,17 @@ pub(super) fn sync<'de, D: Deserializer<'de>>(from: D) -> Result<Sync, D::Error>
         "normal" => Ok(Sync::Normal),
         other => Err(D::Error::custom(format!("{other:?} is neither \"full\" nor \"normal\""))),
     }
+}
+
+/// "1.2" or "1.3".
+pub(super) fn min_version<'de, D: Deserializer<'de>>(from: D) -> Result<MinVersion, D::Error> {
+    String::deserialize(from)?.parse().map_err(D::Error::custom)
+}
+
+/// Marks of certificates, and roles.
+pub(super) fn roles<'de, D: Deserializer<'de>>(from: D) -> Result<Roles, D::Error> {
+    let entries = BTreeMap::<String, String>::deserialize(from)?;
+    Roles::read(entries.iter().map(|(mark, role)| (mark.as_str(), role.as_str()))).map_err(D::Error::custom)
 }
 
 /// A number from `LEAST` to `MOST`, where it is not a field of its own.

@@ -1,3 +1,5 @@
+use vantage_daemon::{access::Access, audit::Audit, readiness::Readiness};
+
 use super::*;
 
 fn read(json: &str) -> Result<Settings, String> {
@@ -65,7 +67,8 @@ fn files_are_looked_for_beside_the_settings() {
     assert_eq!(settings.token_file, Some(folder.path().join("t")));
     assert_eq!(settings.http_listen, None);
     assert_eq!(settings.protection(), Protection { tls: true, client_certificates: true, token: true, overridden: false });
-    assert!(settings.server_tls().unwrap_err().message.starts_with("read "));
+    let opened = Access::open(settings.access(Some(&file)), Audit::default(), Readiness::default());
+    assert!(opened.unwrap_err().message.starts_with("read "));
 }
 
 #[test]

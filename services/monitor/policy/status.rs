@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use prost_types::Timestamp;
 use vantage_contract::v1::PolicyStatus;
-use vantage_daemon::readiness::Readiness;
+use vantage_daemon::{
+    audit::{Audit, Event},
+    readiness::Readiness,
+};
 
 use super::Policy;
 
@@ -26,11 +29,13 @@ pub struct Status {
     pub failed_reloads: u64,
     /// Who tells whether this process is well.
     readiness: Option<Readiness>,
+    /// Who bounds the audit log.
+    audit: Audit,
 }
 
 impl Status {
     pub(super) fn new(since: SystemTime) -> Self {
-        Self { file: String::new(), since, trouble: None, reloads: 0, failed_reloads: 0, readiness: None }
+        Self { file: String::new(), since, trouble: None, reloads: 0, failed_reloads: 0, readiness: None, audit: Audit::default() }
     }
 }
 
@@ -50,6 +55,11 @@ impl Policy {
         self.lock_status().readiness = Some(readiness.clone());
     }
 
+    /// Has changes told, from now on, where all that is audited is bounded.
+    pub(crate) fn audit_by(&self, audit: &Audit) {
+        self.lock_status().audit = audit.clone();
+    }
+
     /// Says what came of reading the file anew.
     pub(super) fn note_reload(&self, outcome: Result<(), String>, now: SystemTime) {
         let mut status = self.lock_status();
@@ -60,6 +70,10 @@ impl Policy {
             }
             Err(_) => status.failed_reloads += 1,
         }
+        status.audit.tell(Event::PolicyChanged, |event| match &outcome {
+            Ok(()) => tracing::info!(target: "audit", event, file = status.file, decision = "in_force", "policy"),
+            Err(why) => tracing::warn!(target: "audit", event, file = status.file, decision = "left_aside", why, "policy"),
+        });
         if let Some(readiness) = &status.readiness {
             match &outcome {
                 Ok(()) => readiness.met(CONDITION),

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use vantage_contract::v1::{Client, ClientState, ExecuteRequest, Hello, ProbeResult, Queue};
+use vantage_daemon::audit::Audit;
 use vantage_probes::World;
 
 use crate::{admission::Admission, config::Settings, figures::ClientFigures, journal::Keeper, policy::Policy, tally::Tally};
@@ -40,6 +41,8 @@ pub struct Shared {
     pub drain: CancellationToken,
     /// Cancelled when the time for stopping is over.
     pub end: CancellationToken,
+    /// The way to tell of what was asked and decided.
+    pub audit: Audit,
 }
 
 /// A record, watched.

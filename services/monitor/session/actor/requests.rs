@@ -2,10 +2,12 @@
 
 use tonic::Status;
 use vantage_contract::v1::{Ack, ExecuteRequest, Start, execute_request::Order};
+use vantage_daemon::audit::Event;
 
 use super::Actor;
 use crate::{
     book::Placed,
+    order::Facts,
     schedule::Now,
     session::{exhausted, invalid},
 };
@@ -21,7 +23,13 @@ impl Actor {
             Some(Order::Start(start)) => self.place(start),
             Some(Order::Stop(stop)) => {
                 let stood = self.core.stop(&stop.check_name);
-                tracing::info!(client = &*self.client_id, check = stop.check_name, stood, "order stopped");
+                if self.shared.settings.is_embedded {
+                    tracing::info!(client = &*self.client_id, check = stop.check_name, stood, "order stopped");
+                } else {
+                    self.shared.audit.tell(Event::OrderStopped, |event| {
+                        tracing::info!(target: "audit", event, client = &*self.client_id, check = stop.check_name, stood, "order stopped");
+                    });
+                }
                 Ok(())
             }
             Some(Order::Commit(_)) => {
@@ -37,7 +45,10 @@ impl Actor {
             }
             Some(Order::RunOnce(once)) => {
                 let ticket = self.core.run_once(once, Now::read());
-                ticket.into_iter().for_each(|ticket| self.runs.start(ticket, &self.shared));
+                if let Some(ticket) = ticket {
+                    self.tell_asked(Event::ProbeOnce, &ticket.facts);
+                    self.runs.start(ticket, &self.shared);
+                }
                 self.show();
                 Ok(())
             }
@@ -63,12 +74,34 @@ impl Actor {
         if !self.core.book.contains(&name) && self.core.book.kept() >= limit {
             return Err(exhausted(&self.client_id, format!("a client may have {limit} orders (limits.orders_per_client)")));
         }
-        match self.core.place(start, Now::read()) {
-            Placed::New { replaced: None, .. } => tracing::debug!(client = &*self.client_id, check = name, "order placed"),
-            Placed::New { .. } => tracing::info!(client = &*self.client_id, check = name, "order replaced"),
-            Placed::Unchanged => {}
+        if let Placed::New { id, replaced } = self.core.place(start, Now::read())
+            && let Some(order) = self.core.book.order(id)
+        {
+            let event = if replaced.is_some() { Event::OrderReplaced } else { Event::OrderPlaced };
+            self.tell_asked(event, &order.facts);
         }
         self.show();
         Ok(())
+    }
+
+    /// Tells of what was asked, and whether it can be run here at all. (Which addresses it may reach is decided when it dials.)
+    fn tell_asked(&self, asked: Event, facts: &Facts) {
+        let (client, check, kind, probe_target) = (&*self.client_id, facts.name(), facts.kind(), facts.target());
+        let refusal = match &facts.plan {
+            Err(invalid) => Some(format!("{}: {}", invalid.field, invalid.problem)),
+            Ok(plan) => self.shared.policy.permit_plan(plan).err(),
+        };
+        match refusal {
+            None if self.shared.settings.is_embedded => {
+                tracing::debug!(client, check, kind, probe_target, "{}", asked.words());
+            }
+            None => self.shared.audit.tell(asked, |event| {
+                tracing::info!(target: "audit", event, client, check, kind, probe_target, decision = "accepted", "{}", asked.words());
+            }),
+            Some(why) => self.shared.audit.tell(Event::OrderRefused, |event| {
+                let asked = asked.name();
+                tracing::warn!(target: "audit", event, asked, client, check, kind, probe_target, decision = "refused", why, "order refused");
+            }),
+        }
     }
 }
