@@ -1,5 +1,12 @@
 //! HTTP in the clear: answers, redirects, expectations, and servers that misbehave.
 
+mod codings;
+mod distance;
+mod expectations;
+mod json;
+mod kept;
+mod real;
+
 use std::{
     net::TcpListener,
     sync::{Arc, Mutex},
@@ -50,6 +57,10 @@ fn expecting(server: &Server, expect: HttpExpectations) -> HttpProbe {
 
 fn names(sight: &Sight) -> Vec<Phase> {
     sight.phases.iter().map(|(phase, _)| *phase).collect()
+}
+
+fn nanos(duration: &Option<prost_types::Duration>) -> i64 {
+    duration.as_ref().map_or(0, |it| it.seconds * 1_000_000_000 + i64::from(it.nanos))
 }
 
 /// Runs with a short timeout and asserts that it ended the run.

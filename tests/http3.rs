@@ -17,7 +17,7 @@ use vantage_probes::{Destination, Gate, Plan, Sight, World, stopwatch::Phase};
 use crate::lab::{
     dns::DnsServer,
     http3::{Server, config, ok, redirect},
-    probe::{Verdict as _, address, assert_ended_by_the_timeout, hasty, invalid, probe, run, run_behind},
+    probe::{Verdict as _, address, assert_ended_by_the_timeout, hasty, invalid, probe, run, run_behind, within},
     tls::{Authority, Leaf},
     udp::{ClosedPort, UdpServer},
 };
@@ -161,13 +161,12 @@ async fn a_client_certificate_is_shown_to_who_asks_for_it() {
         async move {
             let Ok(connection) = incoming.await else { return };
             told.send(connection.peer_identity().is_some()).unwrap();
-            connection.closed().await;
         }
     })
     .await;
     let (certificate_file, key_file) = authority.client();
     let tls = TlsOptions { certificate_file, key_file, ..authority.options() };
-    run(&hasty(Kind::Https(HttpProbe { tls: Some(tls), ..server.get(&authority) }))).await.because(Reason::TimedOut);
+    ask(HttpProbe { tls: Some(tls), ..server.get(&authority) }).await.because(Reason::Disconnected);
     assert_eq!(shown.recv().await, Some(true));
     let sight = ask(server.get(&authority)).await;
     sight.because(Reason::TlsFailed);

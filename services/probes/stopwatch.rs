@@ -127,6 +127,12 @@ impl Stopwatch {
         self.done.iter().rev().find(|(done, _)| *done == phase).map(|(_, taken)| *taken)
     }
 
+    /// How long all occurrences of `phase` took together, until `now`.
+    pub fn total(&self, phase: Phase, now: Instant) -> Duration {
+        let current = self.current.filter(|(current, _)| *current == phase).map(|(_, since)| now.saturating_duration_since(since));
+        self.done.iter().filter(|(done, _)| *done == phase).map(|(_, taken)| *taken).chain(current).sum()
+    }
+
     /// Ends at `now`.
     pub fn stop(mut self, now: Instant) -> Times {
         if let Some((current, since)) = self.current.take() {

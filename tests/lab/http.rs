@@ -101,6 +101,36 @@ impl Server {
         (server, requests)
     }
 
+    /// Answers the requests of each connection, one after the other, with what the script makes of them: a request with its body, the number of
+    /// its connection and its number on that, both from 0. None closes the connection without an answer.
+    pub(crate) async fn keeping<S>(script: S) -> (Self, Requests)
+    where
+        S: Fn(&str, usize, usize) -> Option<Vec<u8>> + Send + Sync + 'static,
+    {
+        let requests = Requests::default();
+        let kept = requests.clone();
+        let script = Arc::new(script);
+        let server = Self::start(move |mut stream, connection| {
+            let (kept, script) = (kept.clone(), script.clone());
+            async move {
+                for number in 0.. {
+                    let request = read_request(&mut stream).await;
+                    if request.is_empty() {
+                        return;
+                    }
+                    let answer = script(&request, connection, number);
+                    kept.push(request);
+                    match answer {
+                        Some(answer) => drop(stream.write_all(&answer).await),
+                        None => return,
+                    }
+                }
+            }
+        })
+        .await;
+        (server, requests)
+    }
+
     /// The URL of a path on it.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -164,6 +194,12 @@ pub(crate) fn reset(stream: TcpStream) {
 /// An answer with this body.
 pub(crate) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// An answer with this body in a content coding.
+pub(crate) fn coded(coding: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
 }
 
 /// A redirect.

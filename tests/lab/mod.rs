@@ -1,5 +1,6 @@
 //! Scripted targets and networks of our own.
 
+pub(crate) mod distance;
 pub(crate) mod dns;
 pub(crate) mod echo;
 pub(crate) mod http;

@@ -45,7 +45,9 @@ impl Server {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// nginx: 200 on `/`, 500 on `/broken`, a redirect to `/` on `/moved`, and `/private` for user joe with password "lab" alone; with TLS where `certificate` (chain and key, PEM) is given.
+    /// nginx: 200 on `/`, 500 on `/broken`, 204 on `/empty`, a redirect to `/` on `/moved`, `/private` for user joe with password "lab" alone, and
+    /// a page of JSON of 2000-01-01 on `/page.json`, which it compresses for those who ask; with TLS where `certificate` (chain and key, PEM) is
+    /// given.
     pub(crate) fn nginx(certificate: Option<(&str, &str)>) -> Option<Self> {
         let (folder, address) = (tempfile::tempdir().unwrap(), super::place::own());
         let path = folder.path().display();
@@ -71,10 +73,16 @@ impl Server {
                     location = /broken {{ return 500; }}
                     location = /moved {{ return 302 /; }}
                     location = /private {{ auth_basic lab; auth_basic_user_file {path}/users; try_files /index.html =404; root {path}; }}
+                    location = /empty {{ return 204; }}
+                    location = /page.json {{ root {path}; gzip on; gzip_types *; gzip_min_length 1; }}
                 }}
             }}",
             tls = tls.unwrap_or_default(),
         );
+        let page = write(folder.path(), "page.json", &format!("{{\"nodes\": [{}]}}", ["{\"up\": true}"; 100].join(", ")));
+        let of_2000 = std::time::UNIX_EPOCH + Duration::from_secs(946_684_800);
+        fs::File::options().write(true).open(page).unwrap().set_modified(of_2000).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let file = write(folder.path(), "nginx.conf", &configuration);
         let error_log = format!("{path}/error.log");
         Self::start("nginx", &["-e", &error_log, "-c", &file], folder, address, tcp_answers)

@@ -168,6 +168,11 @@ fn cell(value: &Value, field: &FieldDescriptor, zone: &TimeZone) -> String {
         Value::Message(inner) => match inner.descriptor().full_name() {
             "google.protobuf.Duration" => inner.transcode_to::<Duration>().map(|taken| human::duration(&taken)).unwrap_or_default(),
             "google.protobuf.Timestamp" => inner.transcode_to::<Timestamp>().map(|at| human::instant(&at, zone)).unwrap_or_default(),
+            // Of several times one wants to know which is which.
+            _ if inner.descriptor().fields().all(|field| is_time(&field)) => {
+                let values = inner.fields().map(|(field, value)| format!("{} {}", field.name(), cell(value, &field, zone)));
+                values.collect::<Vec<_>>().join(", ")
+            }
             _ => {
                 let values = inner.fields().map(|(field, value)| match value {
                     Value::Message(nested) if !is_scalar(nested.descriptor().full_name()) => format!("({})", cell(value, &field, zone)),
@@ -193,9 +198,13 @@ fn is_scalar(message: &str) -> bool {
     message.starts_with("google.protobuf.")
 }
 
+fn is_time(field: &FieldDescriptor) -> bool {
+    matches!(field.kind(), Kind::Message(message) if message.full_name() == "google.protobuf.Duration") && !field.is_list()
+}
+
 fn is_number(field: &FieldDescriptor) -> bool {
     match field.kind() {
-        Kind::Message(message) => !field.is_list() && message.full_name() == "google.protobuf.Duration",
+        Kind::Message(_) => is_time(field),
         Kind::String | Kind::Bytes | Kind::Bool | Kind::Enum(_) => false,
         _ => !field.is_list(),
     }

@@ -3,7 +3,7 @@
 use url::Url;
 use vantage_contract::v1::{HttpReport, TlsReport};
 
-use super::{proxy, request, unexpected, version::Version};
+use super::{kept::Server, proxy, request, unexpected, version::Version};
 use crate::{
     Run,
     connect::Connection,
@@ -50,18 +50,25 @@ impl Way<'_> {
         self.url.host() == self.home.host()
     }
 
-    /// Dials (phases `resolve`, `connect`, `proxy`, `tls`): over TLS where the scheme says so. The report tells of this connection from here on.
-    pub(super) async fn dial(&self, run: &mut Run<'_, HttpReport>) -> Result<Line, Failure> {
+    /// Whom it leads to.
+    pub(super) fn server(&self, run: &Run<'_, HttpReport>) -> Result<Server, Failure> {
         let host = request::host_of(self.url).map_err(Failure::internal)?;
         let port = self.url.port_or_known_default().ok_or_else(|| Failure::internal("a URL without a port"))?;
+        let pinned = run.pinned.filter(|_| host == *run.home);
+        Ok(Server { is_tls: self.url.scheme() == "https", host, port, pinned })
+    }
+
+    /// Dials (phases `resolve`, `connect`, `proxy`, `tls`): over TLS where the scheme says so. The report tells of this connection from here on.
+    pub(super) async fn dial(&self, server: &Server, run: &mut Run<'_, HttpReport>) -> Result<Line, Failure> {
+        let Server { host, port, .. } = server;
         forget(&mut run.report);
         #[cfg(feature = "http3")]
         if self.version == Some(Version::Three) {
-            return self.over_quic(&host, port, run).await;
+            return self.over_quic(host, *port, run).await;
         }
-        let stream = self.reach(&host, port, run).await?;
-        if self.url.scheme() == "https" {
-            return self.secure(stream, &host, run).await;
+        let stream = self.reach(host, *port, run).await?;
+        if server.is_tls {
+            return self.secure(stream, host, run).await;
         }
         Ok(Line::Stream(Stream::Plain(stream), self.version.unwrap_or(Version::One)))
     }

@@ -1,21 +1,37 @@
 //! One exchange: connect, ask, and read the answer, whatever the version.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri, header, response};
 use url::Position;
-use vantage_contract::v1::{HttpReport, Reason};
+use vantage_contract::v1::{Attribution, HttpReport, Reason};
 
 use super::{
-    connection::Connection,
+    coding::{Decoder, Fault, Said, coded_limit},
+    connection::{Again, Connection, Unanswered},
     dial::Way,
+    kept::{Idle, Kept, Origin, Server},
     request::{self, Request},
     unexpected,
     version::{self, Version},
 };
-use crate::{Run, failure::Failure, stopwatch::Phase};
+use crate::{
+    Run,
+    failure::Failure,
+    stopwatch::{self, Phase},
+};
 
 /// How much of a body is kept where nothing is asked of it: enough for an excerpt.
 const KEPT: usize = 4096;
+
+/// The longest body of an answer on the way that is read so that its connection can be kept, and how long that may take.
+const DRAINED: u64 = 64 << 10;
+const DRAINING: Duration = Duration::from_millis(500);
+
+/// How much of a coded body is decoded at once, and how long that may go on without a pause.
+const CODED_PIECE: usize = 4096;
+const TURN: Duration = Duration::from_millis(1);
 
 /// What is asked of whom.
 pub(super) struct Hop<'a> {
@@ -26,6 +42,10 @@ pub(super) struct Hop<'a> {
     pub(super) cookies: Option<String>,
     /// What only this one may see, in place of the request's own of the same name.
     pub(super) private: HeaderMap,
+    /// Where connections are kept. None: they are not.
+    pub(super) kept: Option<&'a Kept>,
+    /// Whether it has to be on a fresh connection: the same request has met one that was closed.
+    pub(super) is_again: bool,
 }
 
 /// An answer whose head has come.
@@ -35,24 +55,79 @@ pub(super) struct Reply {
     pub(super) head: response::Parts,
     number: usize,
     connection: Connection,
+    /// None: the connection is not kept.
+    origin: Option<Origin>,
 }
 
-/// Connects afresh, asks, and returns with the head of the answer. The report tells of this hop from here on.
-pub(super) async fn exchange(hop: &Hop<'_>, run: &mut Run<'_, HttpReport>) -> Result<Reply, Failure> {
-    let act = format!("{} {}", hop.request.method, hop.way.url);
-    run.permit_method(hop.request.method.as_str())?;
-    let dialled = hop.way.dial(run).await;
-    if let (Some(hop), Some(address)) = (run.report.hops.get_mut(hop.number), run.address) {
-        hop.address = address.to_string();
+/// An exchange without an answer.
+pub(super) struct Lost {
+    pub(super) failure: Failure,
+    /// Whether it is to be made again on a fresh connection.
+    pub(super) again: bool,
+}
+
+impl From<Failure> for Lost {
+    fn from(failure: Failure) -> Self {
+        Self { failure, again: false }
     }
-    let line = dialled?;
-    run.enter(Phase::Send);
+}
+
+/// Connects afresh, or takes a connection that was kept; asks; and returns with the head of the answer. The report tells of this hop from
+/// here on.
+pub(super) async fn exchange(hop: &Hop<'_>, run: &mut Run<'_, HttpReport>) -> Result<Reply, Lost> {
+    let act = format!("{} {}", hop.request.method, hop.way.url);
+    run.permit_method(hop.request.method.as_str()).inspect_err(|_| run.enter(Phase::Resolve))?;
+    let server = hop.way.server(run)?;
+    let idle = match hop.kept {
+        Some(kept) if !hop.is_again => free(kept, &server).await,
+        _ => None,
+    };
+    let is_reused = idle.is_some();
+    let (mut connection, origin) = match idle {
+        Some(Idle { connection, origin }) => {
+            run.enter(Phase::Send);
+            let told = origin.tell(run);
+            hop.tell_address(is_reused, run);
+            told?;
+            (connection, Some(origin))
+        }
+        None => {
+            let dialled = hop.way.dial(&server, run).await;
+            hop.tell_address(is_reused, run);
+            let line = dialled?;
+            run.enter(Phase::Send);
+            let connection = Connection::begin(line, &act, run).await?;
+            (connection, hop.kept.map(|_| Origin::of(server, run)))
+        }
+    };
     hop.way.url.as_str().clone_into(&mut run.report.final_url);
-    let mut connection = Connection::begin(line, &act, run).await?;
     let request = hop.request(connection.version()).map_err(|why| unexpected(&act, &why))?;
-    let head = connection.ask(request, &act, run).await?;
-    tell(&head, hop.number, &mut run.report);
-    Ok(Reply { act, head, number: hop.number, connection })
+    match connection.ask(request, &act, run).await {
+        Ok(head) => {
+            tell(&head, hop.number, &mut run.report);
+            Ok(Reply { act, head, number: hop.number, connection, origin })
+        }
+        Err(Unanswered { failure, .. }) if !is_reused => Err(failure.into()),
+        Err(Unanswered { failure, again: Again::Always }) => Err(Lost { failure, again: true }),
+        Err(Unanswered { failure, again: Again::IfIdempotent }) if hop.request.method.is_idempotent() => Err(Lost { failure, again: true }),
+        Err(Unanswered { mut failure, again }) => {
+            failure.sentence.push_str("; the connection was one that was kept");
+            if again == Again::IfIdempotent {
+                failure.sentence.push_str(", but this method is not to be tried twice");
+            }
+            Err(failure.into())
+        }
+    }
+}
+
+/// A connection that was kept, if there is one that still lives.
+async fn free(kept: &Kept, server: &Server) -> Option<Idle> {
+    while let Some(mut idle) = kept.take(server) {
+        if idle.connection.is_free().await {
+            return Some(idle);
+        }
+    }
+    None
 }
 
 /// Writes the head of an answer into the report.
@@ -63,6 +138,10 @@ fn tell(head: &response::Parts, number: usize, report: &mut HttpReport) {
     let content_type = head.headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     report.content_type = content_type.unwrap_or_default();
     report.body_size_bytes = 0;
+    report.decoded_body_size_bytes = 0;
+    report.content_coding.clear();
+    let modified = head.headers.get(header::LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
+    report.last_modified_time = modified.map(prost_types::Timestamp::from);
     if let Some(hop) = report.hops.get_mut(number) {
         hop.status = report.status;
         hop.version.clone_from(&report.version);
@@ -70,6 +149,13 @@ fn tell(head: &response::Parts, number: usize, report: &mut HttpReport) {
 }
 
 impl Hop<'_> {
+    fn tell_address(&self, is_reused: bool, run: &mut Run<'_, HttpReport>) {
+        if let Some(told) = run.report.hops.get_mut(self.number) {
+            told.reused = is_reused;
+            told.address = run.address.map(|address| address.to_string()).unwrap_or_default();
+        }
+    }
+
     /// The request for the wire: HTTP/1.1 wants a path and `Host`, later versions the whole URI and none.
     fn request(&self, version: Version) -> Result<http::Request<Bytes>, String> {
         let url = self.way.url;
@@ -113,28 +199,104 @@ impl Hop<'_> {
     }
 }
 
+/// The body of an answer.
+pub(super) struct Body {
+    /// All of it, decoded, or, where it was not wanted, its beginning.
+    pub(super) bytes: Vec<u8>,
+    /// Why it is still coded, in words. None: it is not.
+    pub(super) coded: Option<String>,
+}
+
 impl Reply {
-    /// Reads the body to its end, at most `limit` bytes of it. Returns all of it, or, where it is not `wanted`, its beginning.
-    pub(super) async fn body(&mut self, limit: u64, wanted: bool, run: &mut Run<'_, HttpReport>) -> Result<Vec<u8>, Failure> {
-        let too_large = || Failure::target(Reason::TooLarge, format!("{}: the body is longer than {limit} bytes", self.act));
-        if self.connection.promised() > limit {
-            return Err(too_large());
+    /// Reads the body to its end, at most `limit` decoded bytes of it. Keeps all of it, or, where it is not `wanted`, its beginning.
+    pub(super) async fn body(&mut self, limit: u64, wanted: bool, run: &mut Run<'_, HttpReport>) -> Result<Body, Failure> {
+        let said = Said::by(&self.head.headers);
+        run.report.content_coding.clone_from(&said.names);
+        let mut decoder = said.decoder(limit);
+        let most = if decoder.is_some() { coded_limit(limit) } else { limit };
+        let too_large = |size: u64| Failure::target(Reason::TooLarge, format!("{}: the body is longer than {size} bytes", self.act));
+        if self.connection.promised() > most {
+            return Err(too_large(most));
         }
-        self.connection.allow(limit);
+        self.connection.allow(most);
         let keep = if wanted { usize::try_from(limit).unwrap_or(usize::MAX) } else { KEPT };
         let mut kept = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            let room = keep.saturating_sub(kept.len()).min(bytes.len());
+            kept.extend_from_slice(bytes.get(..room).unwrap_or_default());
+        };
         while let Some(chunk) = self.connection.data(&self.act, run).await? {
-            let size = (run.report.body_size_bytes + chunk.len() as u64).min(limit + 1);
+            let size = (run.report.body_size_bytes + chunk.len() as u64).min(most + 1);
             run.report.body_size_bytes = size;
             if let Some(hop) = run.report.hops.get_mut(self.number) {
                 hop.body_size_bytes = size;
             }
-            if size > limit {
-                return Err(too_large());
+            match &mut decoder {
+                None => {
+                    run.report.decoded_body_size_bytes = size.min(limit);
+                    keep(&chunk);
+                }
+                Some(decoder) => decode(decoder, &chunk, &mut keep, &mut run.report.decoded_body_size_bytes)
+                    .await
+                    .map_err(|fault| undecoded(&self.act, fault, limit))?,
             }
-            let room = keep.saturating_sub(kept.len()).min(chunk.len());
-            kept.extend_from_slice(chunk.get(..room).unwrap_or_default());
+            if size > most {
+                return Err(too_large(most));
+            }
         }
-        Ok(kept)
+        if let Some(decoder) = decoder {
+            decoder.finish().map_err(|fault| undecoded(&self.act, fault, limit))?;
+        }
+        Ok(Body { bytes: kept, coded: said.unknown().map(str::to_owned) })
+    }
+
+    /// Reads what is left of a body that nobody looks at, so that the connection can be kept: only a short one, and one that comes soon.
+    pub(super) async fn drain(&mut self, run: &mut Run<'_, HttpReport>) {
+        self.connection.allow(DRAINED);
+        let number = self.number;
+        let reading = async {
+            while let Ok(Some(chunk)) = self.connection.data(&self.act, run).await {
+                let Some(hop) = run.report.hops.get_mut(number) else { continue };
+                hop.body_size_bytes += chunk.len() as u64;
+                if hop.body_size_bytes > DRAINED {
+                    break;
+                }
+            }
+        };
+        // What has not come by then costs the connection and nothing else.
+        let _ = tokio::time::timeout(DRAINING, reading).await;
+    }
+
+    /// Keeps the connection, if that is asked for and the server lets us. Gives back what was asked, and the head of the answer.
+    pub(super) async fn keep(mut self, kept: Option<&Kept>) -> (String, response::Parts) {
+        if let (Some(kept), Some(origin)) = (kept, self.origin)
+            && self.connection.is_free().await
+        {
+            kept.put(Idle { connection: self.connection, origin });
+        }
+        (self.act, self.head)
+    }
+}
+
+/// Decodes a chunk in pieces, and lets others have their turn where that takes long: then a timeout can come, too.
+async fn decode(decoder: &mut Decoder, chunk: &[u8], keep: &mut (dyn FnMut(&[u8]) + Send), decoded: &mut u64) -> Result<(), Fault> {
+    let mut since = stopwatch::now();
+    for piece in chunk.chunks(CODED_PIECE) {
+        let pushed = decoder.push(piece, keep);
+        *decoded = decoder.decoded();
+        pushed?;
+        if stopwatch::now() - since > TURN {
+            tokio::task::yield_now().await;
+            since = stopwatch::now();
+        }
+    }
+    Ok(())
+}
+
+fn undecoded(act: &str, fault: Fault, limit: u64) -> Failure {
+    match fault {
+        Fault::Malformed(why) => Failure::target(Reason::MalformedAnswer, format!("{act}: the body is not what its coding says: {why}")),
+        Fault::TooLarge => Failure::target(Reason::TooLarge, format!("{act}: the body is longer than {limit} bytes when it is decoded")),
+        Fault::Ours(why) => Failure::new(Reason::ResourceExhausted, Attribution::Vantage, format!("{act}: {why}")),
     }
 }

@@ -1,19 +1,23 @@
 //! HTTP: a request on a fresh connection, its redirects, and what is expected of the last answer.
 
 pub(crate) mod auth;
+pub(crate) mod coding;
 mod connection;
 mod cookies;
 mod dial;
 mod exchange;
 mod expect;
 mod hops;
+mod json;
+mod kept;
 mod proxy;
 mod redirect;
 mod request;
 mod version;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use http::header::ACCEPT_ENCODING;
 use tokio::time::timeout_at;
 use url::Url;
 use vantage_contract::v1::{HttpProbe, HttpReport, HttpVersion, Reason, TimingSource};
@@ -30,11 +34,16 @@ use crate::{
 use auth::Asker;
 use cookies::Jar;
 use dial::Way;
-use exchange::{Hop, Reply, exchange};
+use exchange::{Body, Hop, Reply, exchange};
 use expect::Expectations;
+use json::Wrong;
+use kept::Kept;
 use proxy::Proxy;
 use request::Request;
 use version::Version;
+
+/// A body that takes a while to be judged.
+const LONG: usize = 256 << 10;
 
 /// An HTTP probe, parsed.
 pub(crate) struct Http {
@@ -50,7 +59,9 @@ pub(crate) struct Http {
     version: Option<Version>,
     max_body: u64,
     tls: Tls,
-    expect: Expectations,
+    expect: Arc<Expectations>,
+    /// The connections that are kept. None: each exchange has its own.
+    kept: Option<Kept>,
 }
 
 impl Http {
@@ -61,17 +72,24 @@ impl Http {
         if max_redirects > 20 {
             return Err(Invalid::new("max_redirects", format!("must be 0 to 20, is {max_redirects}")));
         }
+        let has_credentials = credentials.is_some();
+        let mut request = Request::parse(kind, spec, credentials)?;
+        if let Some(codings) = coding::accept(&spec.content_codings)? {
+            // A header of the check's own says more.
+            request.headers.entry(ACCEPT_ENCODING).or_insert(codings);
+        }
         Ok(Self {
-            asker: Asker::parse(kind, spec, credentials.is_some())?,
+            asker: Asker::parse(kind, spec, has_credentials)?,
             proxy: spec.proxy.as_ref().map(|proxy| Proxy::parse(kind, proxy, options)).transpose()?,
-            request: Request::parse(kind, spec, credentials)?,
+            request,
             host: request::host_of(&url).map_err(|problem| Invalid::new("url", problem))?,
             url,
             max_redirects,
             version: Version::parse(spec.version)?,
             max_body: target::number("max_body_size_bytes", spec.max_body_size_bytes, 10 << 20, 1..=64 << 20)?,
             tls: Tls::parse(kind, "tls", spec.tls.as_ref())?,
-            expect: Expectations::parse(spec.expect.as_ref())?,
+            expect: Arc::new(Expectations::parse(spec.expect.as_ref())?),
+            kept: spec.reuse.then(Kept::default),
         })
     }
 
@@ -89,7 +107,11 @@ impl Http {
         let mut url = self.url.clone();
         let mut jar = Jar::default();
         let mut number = 0;
+        let mut is_again = false;
         loop {
+            if number > 0 {
+                run.watch.lap();
+            }
             hops::begin(&mut run.report, number, url.as_str());
             let hop = Hop {
                 number,
@@ -97,8 +119,16 @@ impl Http {
                 request: &request,
                 cookies: jar.header(&url),
                 private: identity.headers(&url, &request, run).await?,
+                kept: self.kept.as_ref(),
+                is_again,
             };
-            let reply = exchange(&hop, run).await?;
+            let exchanged = exchange(&hop, run).await;
+            number += 1;
+            is_again = matches!(&exchanged, Err(lost) if lost.again);
+            let mut reply = match exchanged {
+                Err(_) if is_again => continue,
+                exchanged => exchanged.map_err(|lost| lost.failure)?,
+            };
             if identity.meets(&url, &reply.head) {
                 jar.keep(&url, &reply.head.headers, stopwatch::wall());
             } else {
@@ -116,9 +146,23 @@ impl Http {
                 request.redirect(reply.head.status, &url, &next);
                 url = next;
             }
-            number += 1;
-            run.watch.lap();
+            if self.kept.is_some() {
+                reply.drain(run).await;
+                reply.keep(self.kept.as_ref()).await;
+            }
         }
+    }
+}
+
+impl Http {
+    /// Judges a body, aside where it is a long one: others have their turn meanwhile.
+    async fn judge_body(&self, body: Body, size: u64) -> Result<Result<(), Wrong>, Failure> {
+        if body.bytes.len() < LONG {
+            return Ok(self.expect.judge_body(&body, size));
+        }
+        let expect = self.expect.clone();
+        let judged = tokio::task::spawn_blocking(move || expect.judge_body(&body, size)).await;
+        judged.map_err(|error| Failure::internal(format!("judge a body: {error}")))
     }
 }
 
@@ -165,26 +209,32 @@ impl Probe for Http {
                 // The status is the better reason, whatever becomes of the body; a millisecond, the timer's tick, before time is up.
                 let deadline = run.deadline - Duration::from_millis(1);
                 let read = timeout_at(deadline, reply.body(self.max_body, false, run)).await;
-                read.unwrap_or(Ok(Vec::new())).unwrap_or_default()
+                read.ok().and_then(Result::ok).unwrap_or(Body { bytes: Vec::new(), coded: None })
             }
         };
         let taken = stopwatch::now() - run.watch.started();
         run.latency = Some((taken, TimingSource::User));
+        let (act, head) = reply.keep(self.kept.as_ref()).await;
+        let unmet = |why: String| unexpected(&act, &why);
         if let Err(why) = status {
-            run.report.excerpt = expect::excerpt(&reply.head, &body);
-            return Err(unexpected(&reply.act, &why));
+            run.report.excerpt = expect::excerpt(&head, &body.bytes);
+            return Err(unmet(why));
         }
-        let act = reply.act;
-        self.expect.judge_headers(&reply.head.headers).map_err(|why| unexpected(&act, &why))?;
-        self.expect.judge_body(&body).map_err(|why| unexpected(&act, &why))?;
-        self.expect.judge_duration(taken).map_err(|why| Failure::target(Reason::TooSlow, format!("{act}: {why}")))?;
+        self.expect.judge_head(&head, &run.report, stopwatch::wall()).map_err(unmet)?;
+        match self.judge_body(body, run.report.decoded_body_size_bytes).await? {
+            Ok(()) => {}
+            Err(Wrong::Unexpected(why)) => return Err(unmet(why)),
+            Err(Wrong::TooLarge(why)) => return Err(Failure::target(Reason::TooLarge, format!("{act}: {why}"))),
+        }
+        let in_time = self.expect.judge_times(taken, &run.watch);
+        in_time.map_err(|why| Failure::target(Reason::TooSlow, format!("{act}: {why}")))?;
 
         let redirects = match run.report.redirect_count {
             0 => String::new(),
             1 => " after 1 redirect".to_owned(),
             many => format!(" after {many} redirects"),
         };
-        Ok(format!("{act}: {}, {} bytes{redirects}", expect::status_line(reply.head.status), run.report.body_size_bytes))
+        Ok(format!("{act}: {}, {} bytes{redirects}", expect::status_line(head.status), run.report.body_size_bytes))
     }
 
     fn settle(report: &mut HttpReport, times: &Times, masks: &Masks) {

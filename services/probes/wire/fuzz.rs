@@ -45,9 +45,19 @@ pub const TARGETS: &[Target] = &[
     Target { name: "oauth2", run: crate::http::auth::oauth2::fuzz, seeds: TOKENS },
     Target { name: "socks", run: socks_answers, seeds: &["050005000001c00002010050", "05020100050400030568656c6c6f0050"] },
     Target { name: "tunnel", run: tunnels, seeds: TUNNELS },
+    Target { name: "coding", run: crate::http::coding::fuzz, seeds: CODED },
     Target { name: "certificate", run: crate::tls::fuzz_certificate, seeds: &[CERTIFICATE] },
 ];
 
+/// A JSON text as gzip 1.12, brotli 1.0.9 and zstd 1.5.4 code it, and ten megabytes of zeros by brotli; first which coding it is.
+const CODED: &[&str] = &[
+    "001f8b0800000000000203ab562a2e492c292d56b252cacf56d251cacb4f490572a20d758c748c6375944a522b4a807219a93939f90a18a4522d0096c0b426\
+     40000000",
+    "01a1f80100e9388c1d4f173f02c1a2d2892354f216d95adbdb3132336f9a45a7ab2f38e480f9a02d8bec58362aaafa987a491ecee1a0869d1cef8b03",
+    "0328b52ffd2440b50100f4027b22737461747573223a226f6b222c226e6f646573223a5b312c322c335d2c2274657874223a2268656c6c6f20227d0100cd5c\
+     cabb227eba",
+    "019f7f9698f82700e2b14020c71113",
+];
 /// iputils ping -s 16 to a Linux host, one router away: the reply, without its IP header.
 const ECHO_REPLY: &str = "000039d8314a000181e9026b0000000002880e0000000000";
 /// The same over IPv6.

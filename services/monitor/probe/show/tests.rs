@@ -1,6 +1,6 @@
 use vantage_contract::v1::{
-    IcmpError, Outcome, Phase, PingReport, PingRequest, Reason, TracerouteAnswer, TracerouteHop, TracerouteReport, UdpPortState, UdpReport,
-    probe_result::Report,
+    HttpHop, HttpPhases, HttpReport, IcmpError, Outcome, Phase, PingReport, PingRequest, Reason, TracerouteAnswer, TracerouteHop,
+    TracerouteReport, UdpPortState, UdpReport, probe_result::Report,
 };
 
 use super::*;
@@ -82,6 +82,16 @@ fn messages_within_lists_are_told_in_one_cell() {
             1           3               1  10.0.0.1 900 µs (10.0.0.1 11 hop limit exceeded)
             2           3               0\n";
     assert_eq!(hops, expected);
+}
+
+#[test]
+fn times_within_lists_are_told_by_name() {
+    let phases = HttpPhases { connect: micros(20_100), wait: micros(20_400), ..HttpPhases::default() };
+    let hop = HttpHop { url: "http://a.example/".into(), status: 200, version: "1.1".into(), phases: Some(phases), ..HttpHop::default() };
+    let report = Report::Http(HttpReport { hops: vec![hop], ..HttpReport::default() });
+    let shown = result(&ProbeResult { report: Some(report), ..ProbeResult::default() }, &TimeZone::UTC);
+    let hops = shown.split_once("  hops\n").unwrap().1;
+    assert!(hops.contains("http://a.example/     200  1.1      connect 20.1 ms, wait 20.4 ms\n"), "{hops}");
 }
 
 #[test]

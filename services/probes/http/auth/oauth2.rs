@@ -179,17 +179,17 @@ impl Oauth2 {
             masks: run.masks.clone(),
         };
         let way = Way { url: &self.url, home: &self.url, version: None, tls: &self.tls, loaded: &loaded, proxy: None };
-        let hop = Hop { number: 0, way, request: &request, cookies: None, private: HeaderMap::new() };
+        let hop = Hop { number: 0, way, request: &request, cookies: None, private: HeaderMap::new(), kept: None, is_again: false };
         let last_call = run.last_call();
         let answer = async {
-            let mut reply = exchange(&hop, &mut asking).await?;
+            let mut reply = exchange(&hop, &mut asking).await.map_err(|lost| lost.failure)?;
             let body = reply.body(MAX_ANSWER, true, &mut asking).await?;
             Ok((reply.head.status, body))
         };
         let answered = tokio::time::timeout_at(last_call, answer).await;
         let late = || Failure::timed_out(format!("after {:?}", run.options.timeout));
         let (status, body) = answered.unwrap_or_else(|_| Err(late())).map_err(|failure| self.missed(failure))?;
-        let body = Zeroizing::new(body);
+        let body = Zeroizing::new(body.bytes);
         read(status, &body).map_err(|refusal| {
             let attribution = if refusal.is_ours { Attribution::Request } else { Attribution::Path };
             let sentence = format!("get a token from {}: status {}: {}", self.url, status.as_u16(), refusal.words);

@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use vantage_contract::v1::Reason;
 
-use super::{MAX_FIELDS, MAX_HEAD, MAX_INTERIM, stream::Life, watched::End};
+use super::{Again, MAX_FIELDS, MAX_HEAD, MAX_INTERIM, stream::Life, watched::End};
 use crate::{failure::Failure, http::version::Version, tls, wire::text::escape};
 
 /// The failure that it is.
@@ -55,6 +55,39 @@ pub(super) fn failure(act: &str, error: &hyper::Error, life: &Life) -> Failure {
         return Failure::target(Reason::Disconnected, format!("{act}: the connection was closed {when}"));
     }
     malformed(innermost(error))
+}
+
+/// Whether the request may be made again.
+pub(super) fn again(error: &hyper::Error, life: &Life) -> Again {
+    let notes = life.notes.lock();
+    if notes.answered.is_some() {
+        return Again::Never;
+    }
+    if let Some(protocol) = find::<h2::Error>(error) {
+        let is_unheard = protocol.is_remote()
+            && (protocol.is_go_away() && protocol.reason() == Some(h2::Reason::NO_ERROR)
+                || protocol.is_reset() && protocol.reason() == Some(h2::Reason::REFUSED_STREAM));
+        if is_unheard {
+            return Again::Always;
+        }
+        if !protocol.is_io() {
+            return Again::Never;
+        }
+    }
+    let is_closed = match &notes.end {
+        Some(End::Closed) => true,
+        Some(End::Broken(error)) => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+        ),
+        Some(End::OverBudget) | None => false,
+    };
+    match (error.is_canceled(), is_closed) {
+        // It was still here when the connection ended.
+        (true, _) => Again::Always,
+        (false, true) => Again::IfIdempotent,
+        (false, false) => Again::Never,
+    }
 }
 
 /// The first error of that type in the chain of causes.

@@ -53,11 +53,14 @@ impl Connection {
         request: http::Request<Bytes>,
         act: &str,
         run: &mut Run<'_, HttpReport>,
-    ) -> Result<response::Parts, Failure> {
+    ) -> Result<response::Parts, Unanswered> {
         match self {
             Self::Stream(connection) => connection.ask(request, act, run).await,
             #[cfg(feature = "http3")]
-            Self::Three(connection) => connection.ask(request, act, run).await,
+            // None is kept, so that none is found closed.
+            Self::Three(connection) => {
+                connection.ask(request, act, run).await.map_err(|failure| Unanswered { failure, again: Again::Never })
+            }
         }
     }
 
@@ -96,4 +99,33 @@ impl Connection {
             Self::Three(connection) => connection.data(act, run).await,
         }
     }
+
+    /// Whether it can take another request: the answer before was read to its end, and neither side has closed. Never waits.
+    pub(super) async fn is_free(&mut self) -> bool {
+        match self {
+            Self::Stream(connection) => connection.is_free().await,
+            // QUIC has timers that run while it is idle.
+            #[cfg(feature = "http3")]
+            Self::Three(_) => false,
+        }
+    }
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    pub(super) again: Again,
+}
+
+/// Whether a request may be made again on a fresh connection, where this happened on one that was kept: the server may have closed it
+/// just then (RFC 9110 section 9.2.2, RFC 9112 section 9.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Something came of it.
+    Never,
+    /// It may have been heard, and nothing came of it: if it is idempotent.
+    IfIdempotent,
+    /// It was not heard (RFC 9113 section 8.7).
+    Always,
 }

@@ -20,8 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use vantage_contract::v1::HttpReport;
 
 use super::{
-    BUDGET, MAX_FIELDS, MAX_HEAD,
-    failure::failure,
+    BUDGET, MAX_FIELDS, MAX_HEAD, Unanswered,
+    failure::{again, failure},
     watched::{Framing, Shared, Watched},
 };
 use crate::{
@@ -98,19 +98,35 @@ impl Connection {
         mut request: Request<Bytes>,
         act: &str,
         run: &mut Run<'_, HttpReport>,
-    ) -> Result<response::Parts, Failure> {
+    ) -> Result<response::Parts, Unanswered> {
         let notes = self.life.notes.clone();
-        hyper::ext::on_informational(&mut request, move |_| notes.lock().interim += 1);
-        let notes = self.life.notes.clone();
-        notes.lock().handed = request.body().is_empty();
+        notes.lock().begin(request.body().is_empty(), BUDGET);
+        let counter = notes.clone();
+        hyper::ext::on_informational(&mut request, move |_| counter.lock().interim += 1);
         let request = request.map(|bytes| Outgoing { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), notes });
         let answer = match &mut self.sender {
             Sender::One(sender) => self.life.beside(run, sender.send_request(request)).await,
             Sender::Two(sender) => self.life.beside(run, sender.send_request(request)).await,
         };
-        let (head, body) = answer.map_err(|error| failure(act, &error, &self.life))?.into_parts();
+        let answer = answer.map_err(|error| Unanswered { again: again(&error, &self.life), failure: failure(act, &error, &self.life) })?;
+        let (head, body) = answer.into_parts();
         self.body = Some(body);
         Ok(head)
+    }
+
+    pub(super) async fn is_free(&mut self) -> bool {
+        let Self { sender, body, life } = self;
+        body.is_none()
+            && poll_fn(|cx| {
+                // The first turn reads what has come, and the second sees what came of it.
+                life.live(cx);
+                let polled = match sender {
+                    Sender::One(sender) => sender.poll_ready(cx),
+                    Sender::Two(sender) => sender.poll_ready(cx),
+                };
+                Poll::Ready(matches!(polled, Poll::Ready(Ok(()))) && life.notes.lock().end.is_none())
+            })
+            .await
     }
 
     pub(super) fn version(&self) -> Version {
@@ -131,7 +147,10 @@ impl Connection {
         let Some(body) = &mut self.body else { return Ok(None) };
         let chunk = poll_fn(|cx| poll_data(body, cx));
         match self.life.beside(run, chunk).await {
-            None => Ok(None),
+            None => {
+                self.body = None;
+                Ok(None)
+            }
             Some(Err(error)) => Err(failure(act, &error, &self.life)),
             Some(Ok(chunk)) => Ok(Some(chunk)),
         }
@@ -178,8 +197,7 @@ impl Life {
         if let (Some(Phase::Wait), Some(answered)) = (run.watch.phase(), notes.answered) {
             run.watch.enter(Phase::Transfer, answered);
         }
-        run.report.sent_bytes = notes.wrote;
-        run.report.received_bytes = notes.read;
+        (run.report.received_bytes, run.report.sent_bytes) = notes.traffic();
         run.report.kernel_round_trip = notes.round_trip.map(to_proto);
     }
 }

@@ -27,7 +27,7 @@ const PREFACE: u64 = 24;
 pub(super) struct Notes {
     /// Whether all of the request has been handed to the connection.
     pub(super) handed: bool,
-    /// When something was written last, if it left at once.
+    /// When it was begun to write something last, if it left at once.
     pub(super) written: Option<Instant>,
     /// When the last of the request left.
     pub(super) sent: Option<Instant>,
@@ -46,6 +46,25 @@ pub(super) struct Notes {
     pub(super) interim: u32,
     /// The kernel's smoothed round trip, as the answer began.
     pub(super) round_trip: Option<Duration>,
+    /// What had come and been handed over before this exchange.
+    before: (u64, u64),
+    /// Whether there was an exchange.
+    is_used: bool,
+}
+
+impl Notes {
+    /// Forgets the exchange before; so much may come until the head of the next answer is whole.
+    pub(super) fn begin(&mut self, is_handed: bool, budget: u64) {
+        let Self { read, wrote, end, is_used, .. } = std::mem::take(self);
+        // What a fresh connection has said so far belongs to its first exchange.
+        let before = if is_used { (read, wrote) } else { (0, 0) };
+        *self = Self { handed: is_handed, end, read, wrote, budget: read + budget, before, is_used: true, ..Self::default() };
+    }
+
+    /// How much came, and was handed over to be sent, in this exchange.
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        (self.read - self.before.0, self.wrote - self.before.1)
+    }
 }
 
 /// How a connection ended.
@@ -140,9 +159,10 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Self { stream, framing, notes } = self.get_mut();
+        // What is written leaves within the call. Afterwards the kernel often lets others go first, who have just been woken by it.
+        let now = stopwatch::now();
         let polled = Pin::new(stream).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = &polled {
-            let now = stopwatch::now();
             let mut notes = notes.lock();
             notes.written = Some(now);
             notes.wrote += *written as u64;
@@ -158,13 +178,14 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, framing, notes } = self.get_mut();
+        let now = stopwatch::now();
         let polled = Pin::new(stream).poll_flush(cx);
         let mut noted = notes.lock();
         match (&polled, framing) {
             // TLS holds something back: what was written has not left.
             (Poll::Pending, _) => noted.written = None,
             (Poll::Ready(Ok(())), Framing::One) if noted.handed => {
-                let left = noted.written.unwrap_or_else(stopwatch::now);
+                let left = noted.written.unwrap_or(now);
                 noted.sent.get_or_insert(left);
             }
             _ => {}
