@@ -26,5 +26,6 @@ mod privilege;
 mod race;
 mod real;
 mod tcp;
+mod tls;
 mod traceroute;
 mod udp;

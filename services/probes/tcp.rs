@@ -36,7 +36,7 @@ impl Probe for Tcp {
     const CONNECTS: bool = true;
 
     fn parse(spec: &TcpProbe, options: &Options) -> Result<Self, Invalid> {
-        let tls = spec.tls.as_ref().map(|options| Tls::parse("tcp", "tls", Some(options))).transpose()?;
+        let tls = spec.tls.as_ref().map(|options| Tls::parse_bare("tcp", "tls", options)).transpose()?;
         let steps = conversation::parse(&spec.steps, tls.is_some())?;
         if spec.expect_closed && (tls.is_some() || !steps.is_empty()) {
             return Err(Invalid::new("expect_closed", "means nothing together with tls or steps: a closed port says nothing"));

@@ -10,6 +10,8 @@ pub(crate) mod named;
 pub(crate) mod netns;
 pub(crate) mod ntp;
 pub(crate) mod pki;
+pub(crate) mod ocsp;
+pub(crate) mod peers;
 pub(crate) mod place;
 pub(crate) mod privilege;
 pub(crate) mod probe;

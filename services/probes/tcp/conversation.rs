@@ -1,6 +1,6 @@
 //! What is said on a connection: steps of sending and expecting.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use regex::bytes::{Captures, Regex, RegexBuilder};
@@ -48,7 +48,7 @@ pub(super) fn said(steps: &[Step]) -> usize {
 }
 
 /// A TLS step whose files have been read.
-pub(super) type Secured = (Loaded, ServerName<'static>);
+pub(super) type Secured = (Arc<Loaded>, ServerName<'static>);
 
 /// Parses the steps. `secured`: TLS is spoken from the start.
 pub(super) fn parse(steps: &[TcpStep], mut secured: bool) -> Result<Vec<Step>, Invalid> {
@@ -83,7 +83,7 @@ pub(super) fn parse(steps: &[TcpStep], mut secured: bool) -> Result<Vec<Step>, I
             }
             Some(tcp_step::Step::StartTls(options)) => {
                 secured = true;
-                Step::StartTls(Box::new(Tls::parse("tcp", &field("start_tls"), Some(options))?))
+                Step::StartTls(Box::new(Tls::parse_bare("tcp", &field("start_tls"), options)?))
             }
         });
     }

@@ -2,6 +2,7 @@
 
 pub mod challenge;
 pub mod checksum;
+pub mod der;
 pub mod dns;
 pub mod extension;
 #[cfg(any(test, fuzzing))]
@@ -10,8 +11,10 @@ pub mod icmp;
 pub mod ip;
 pub mod name;
 pub mod ntp;
+pub mod ocsp;
 pub mod preset;
 pub(crate) mod rdata;
 pub mod socks;
 pub mod text;
 pub mod tunnel;
+pub mod x509;
