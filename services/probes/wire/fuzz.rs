@@ -11,15 +11,14 @@ use bytes::Bytes;
 use hickory_proto::rr::Name;
 
 use super::{
-    challenge,
-    der,
+    challenge, der,
     dns::{Answer, IN, Manner, Question, Record},
     extension,
     icmp::{self, Echo, Meaning, Version},
     ip::Ipv4,
-    name,
+    ldap, mysql, name,
     ntp::{self, Packet, Sample},
-    ocsp, rdata, socks, text, tunnel, x509,
+    ocsp, rdata, socks, text, tunnel, x509, xmpp,
 };
 
 /// Something that reads bytes.
@@ -51,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tunnel", run: tunnels, seeds: TUNNELS },
     Target { name: "coding", run: crate::http::coding::fuzz, seeds: CODED },
     Target { name: "certificate", run: crate::tls::fuzz_certificate, seeds: &[CERTIFICATE] },
+    Target { name: "starttls", run: start_tls, seeds: &["300c02010178070a010004000400", MARIADB, PROSODY] },
     Target { name: "ocsp", run: staple, seeds: &[OCSP_GOOD, OCSP_REVOKED, CERTIFICATE, "30030a0103"] },
 ];
 
@@ -139,6 +139,13 @@ pub(super) const OCSP_REVOKED: &str = "308201080a0100a08201013081fe06092b0601050
     ea6fcdf96c90c028284a0e6a444c558e02021234a116180f32303236313132303030303030305aa0030a0101180f3230323631313238303131343036\
     5a300a06082a8648ce3d0403020349003046022100949298696bea3a1f336c2a7b867764b751fcbb1bec7a7c1f17ed5d9ba392210e022100c3521331\
     cbb184e6e6327bde1b0eca9c99fb5a4674b1f7b9a279b63adda6bff5";
+
+/// What prosody 0.12 says first, shortened.
+const PROSODY: &str = "3c3f786d6c2076657273696f6e3d27312e30273f3e3c73747265616d3a73747265616d2069643d27783e79273e3c73747265616d3a66656174757265\
+    733e3c7374617274746c7320786d6c6e733d2275726e3a696574663a706172616d733a786d6c3a6e733a786d70702d746c73222f3e3c2f73747265616d3a66656174757265733e";
+/// What MariaDB 10.11.19 says first, without TLS.
+pub(super) const MARIADB: &str = "640000000a352e352e352d31302e31312e31392d4d6172696144422d302b6465623132753100030000005267315a55787e2f00fe\
+    f7080200ff81150000000000001d0000006e5c64603527623b3f676a5f006d7973716c5f6e61746976655f70617373776f726400";
 
 fn icmp(data: &[u8]) {
     for version in [Version::V4, Version::V6] {
@@ -346,6 +353,24 @@ fn tunnels(data: &[u8]) {
     }
     if let Ok(Some(head)) = whole {
         assert!(head.length <= data.len() && head.words.len() <= 4 * 120 && !head.words.contains(char::is_control));
+    }
+}
+
+/// What servers say on the way to TLS. What is read is read as well with more behind it, and what is cut short is awaited.
+fn start_tls(data: &[u8]) {
+    if let Ok(Some(answer)) = ldap::Answer::decode(data) {
+        assert_eq!(ldap::Answer::decode(&data[..answer.length]), Ok(Some(answer)));
+        assert_eq!(ldap::Answer::decode(&data[..answer.length - 1]), Ok(None));
+    }
+    if let Ok(Some((greeting, length))) = mysql::Greeting::decode(data) {
+        assert_eq!(mysql::Greeting::decode(&data[..length]), Ok(Some((greeting, length))));
+        assert_eq!(mysql::Greeting::decode(&data[..length - 1]), Ok(None));
+    }
+    let mut rest = data;
+    while let Ok(Some(tag)) = xmpp::Tag::decode(rest) {
+        assert!(tag.length > tag.text.len() + 1 && tag.text.contains(tag.name) && !tag.name.is_empty());
+        assert_eq!(xmpp::Tag::decode(&rest[..tag.length]), Ok(Some(tag)));
+        rest = &rest[tag.length..];
     }
 }
 
