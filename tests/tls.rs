@@ -332,6 +332,26 @@ async fn a_session_is_resumed_on_request_and_never_without() {
 }
 
 #[tokio::test]
+async fn a_server_that_offers_no_session_costs_a_wait_and_never_the_pass() {
+    let authority = Authority::new();
+    let acceptor = presenting(authority.issue(&Leaf::default()), Terms { tickets: 0, ..Terms::default() });
+    let slow = Server::start(move |stream, _| {
+        let acceptor = acceptor.clone();
+        async move {
+            // Twice as long again would be past the end of the run.
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            if let Ok(stream) = acceptor.accept(stream).await {
+                finish(stream).await;
+            }
+        }
+    })
+    .await;
+    let tls = TlsOptions { resume: true, ..authority.options() };
+    let runs = Runs::of(&Probe { timeout: Some(prost_types::Duration { seconds: 1, nanos: 0 }), ..shaking(&slow, tls) });
+    assert!(!runs.tls().await.resumed && !runs.tls().await.resumed);
+}
+
+#[tokio::test]
 async fn a_server_that_has_forgotten_the_session_shows_its_chain_again() {
     let authority = Authority::new();
     let acceptors: Vec<_> = (0..2).map(|_| presenting(authority.issue(&Leaf::default()), Terms::default())).collect();

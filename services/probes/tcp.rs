@@ -32,6 +32,9 @@ use starttls::StartTls;
 /// The longest limit of connecting: longer than any timeout.
 const MAX_CONNECT_TIME: Duration = Duration::from_secs(300);
 
+/// What timers may be late by.
+const TICK: Duration = Duration::from_millis(2);
+
 /// A TCP probe, parsed.
 pub(crate) struct Tcp {
     host: Host,
@@ -226,9 +229,13 @@ impl Tcp {
             }
         };
         let stream = Conversation::new(stream, remote, self.max_read, read).hold(&self.steps, files.step, progress, run).await?;
-        if let (Stream::Tls(mut stream), Some((tls, name, taken))) = (stream, handshake) {
+        if let (Stream::Tls(mut stream), Some((tls, name, taken))) = (stream, handshake)
+            && tls.resumes()
+        {
             run.enter(Phase::Wait);
-            tls.await_session(&mut stream, &name, taken).await;
+            // Whatever comes of it, the run has passed: it must not be cut short.
+            let end = (stopwatch::now() + taken * 2).min(run.last_call() - TICK);
+            tls.await_session(&mut stream, &name, end).await;
         }
         let secured = match &self.opening {
             Opening::Plain => String::new(),

@@ -200,11 +200,13 @@ pub(crate) struct Terms {
     pub(crate) alpn: &'static [&'static str],
     /// The OCSP response to staple. Empty: none.
     pub(crate) staple: Vec<u8>,
+    /// How many sessions are offered after a handshake of TLS 1.3.
+    pub(crate) tickets: usize,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { versions: &BOTH, group: None, alpn: &[], staple: Vec::new() }
+        Self { versions: &BOTH, group: None, alpn: &[], staple: Vec::new(), tickets: 2 }
     }
 }
 
@@ -217,6 +219,7 @@ pub(crate) fn presenting((chain, key): (Vec<CertificateDer<'static>>, PrivateKey
     certified.ocsp = Some(terms.staple).filter(|staple| !staple.is_empty());
     let builder = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(terms.versions).unwrap();
     let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.send_tls13_tickets = terms.tickets;
     config.alpn_protocols = terms.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }

@@ -1,11 +1,8 @@
 //! Servers that stall, break off, garble or flood in the middle of a handshake cost their timeout at most, and little memory.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
@@ -189,7 +186,6 @@ async fn a_chain_of_very_many_certificates_is_judged_and_cut() {
         let chain = [vec![leaf[0].clone()], more].concat();
         let server = silent(presenting((chain, key.clone_key()), Terms::default())).await;
         let sight = run(&shaking(&server, authority.options())).await;
-        assert!(sight.duration < Duration::from_secs(5), "{sight:?}");
         let tls = seen(sight.because(Reason::CertificateInvalid));
         assert_eq!((tls.certificate_problem(), tls.certificates.len()), (problem, 16), "{}", tls.certificate_error);
     }

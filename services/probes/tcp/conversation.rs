@@ -49,7 +49,7 @@ pub(super) enum Step {
     StartTls(Box<Tls>),
 }
 
-/// How many bytes are said in all steps.
+/// How many bytes are said in all steps, at most.
 pub(super) fn said(steps: &[Step]) -> usize {
     let length = |step: &Step| match step {
         Step::Send(bytes) => bytes.len(),

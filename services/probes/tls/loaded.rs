@@ -17,12 +17,14 @@ use rustls::{
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     net::TcpStream,
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::client::TlsStream;
 use vantage_contract::v1::{CertificateProblem, OcspStatus, Reason, TlsReport};
 
 use super::{
-    Wishes, certificate, ocsp,
+    Wishes, certificate,
+    told::Told,
     words::{self, Flaw},
 };
 use crate::{
@@ -30,9 +32,6 @@ use crate::{
     net::tls::{Client, Lane, Presented},
     stopwatch,
 };
-
-/// The most certificates of a chain that are reported.
-const MAX_CHAIN: usize = 16;
 
 /// With how many servers sessions are kept: as many as one check has addresses.
 const MAX_LANES: usize = 64;
@@ -48,6 +47,8 @@ pub(crate) struct Loaded {
     wishes: Wishes,
     /// Where the last handshake with a server was done, by its address and the name asked for. Whoever shakes hands takes it out and puts it back.
     lanes: Mutex<HashMap<(SocketAddr, ServerName<'static>), Kept>>,
+    /// What was told of the chain that was last presented.
+    told: Mutex<Option<Told>>,
 }
 
 /// A lane with sessions.
@@ -68,7 +69,7 @@ struct Behind {
 impl Loaded {
     pub(super) fn new(client: Client, stranger: Option<Client>, wishes: Wishes) -> Self {
         let stranger = stranger.map(|client| Box::new(Self::new(client, None, wishes.clone())));
-        Self { client, stranger, wishes, lanes: Mutex::default() }
+        Self { client, stranger, wishes, lanes: Mutex::default(), told: Mutex::default() }
     }
 
     /// The same without the client's certificate, for hosts that it is not meant for.
@@ -122,10 +123,14 @@ impl Loaded {
         Ok(stream)
     }
 
-    /// Waits for a session to resume, where sessions are resumed, the handshake has brought none, and nobody reads any more: servers of TLS 1.3 offer
-    /// them after it (RFC 8446 section 4.6.1). A server that offers none is waited for as long as two handshakes take, and whatever else it says
-    /// is lost.
-    pub(crate) async fn await_session(&self, stream: &mut TlsStream<TcpStream>, name: &ServerName<'static>, handshake: Duration) {
+    /// Whether sessions are resumed.
+    pub(crate) fn resumes(&self) -> bool {
+        self.wishes.resume
+    }
+
+    /// Waits until `end` for a session to resume, where the handshake has brought none and nobody reads any more: servers of TLS 1.3 offer them
+    /// after it (RFC 8446 section 4.6.1). Whatever else the server says is lost.
+    pub(crate) async fn await_session(&self, stream: &mut TlsStream<TcpStream>, name: &ServerName<'static>, end: Instant) {
         let Ok(remote) = stream.get_ref().0.peer_addr() else { return };
         let place = (remote, name.clone());
         let sessions = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).get(&place).and_then(|kept| kept.lane.sessions());
@@ -148,7 +153,7 @@ impl Loaded {
             }
         });
         // Whether one came shows in the next run.
-        let _ = tokio::time::timeout(handshake * 2, coming).await;
+        let _ = timeout_at(end, coming).await;
     }
 
     /// A lane for a handshake: that of the one before with this server, where its sessions may be resumed.
@@ -190,21 +195,25 @@ impl Loaded {
 
     fn see(&self, presented: Presented, report: &mut TlsReport) -> Result<Behind, Flaw> {
         let Presented { chain, staple, at, verdict } = presented;
-        report.certificates = chain.iter().take(MAX_CHAIN).map(certificate::to_proto).collect();
+        self.tell(chain, &staple, at, report);
         report.verified = self.client.judge().is_some() && verdict.is_ok();
         report.remaining_validity = report.certificates.first().and_then(|leaf| certificate::remaining(leaf, at));
-        if !staple.is_empty() {
-            report.ocsp = Some(self.judge_staple(&staple, &chain, at));
-        }
         let judged = verdict.map_err(|error| words::of_verdict(&error, &report.certificates));
         let judged = judged.and_then(|()| self.judge_revocation(report)).and_then(|()| self.judge_remaining(report));
         report.verified &= judged.is_ok();
         judged.map(|()| self.behind(report))
     }
 
-    fn judge_staple(&self, staple: &[u8], chain: &[CertificateDer<'_>], at: UnixTime) -> vantage_contract::v1::OcspStaple {
-        let roots = self.client.judge().map(|judge| judge.roots()).unwrap_or_default();
-        ocsp::judge(staple, chain, roots, self.client.provider(), at)
+    fn tell(&self, chain: Vec<CertificateDer<'static>>, staple: &[u8], at: UnixTime, report: &mut TlsReport) {
+        // Taken out, so that others who present something at the same time do not wait.
+        let known = self.told.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|told| told.is_of(&chain));
+        let mut told = known.unwrap_or_else(|| Told::of(chain));
+        report.certificates.clone_from(&told.certificates);
+        if !staple.is_empty() {
+            let roots = self.client.judge().map(|judge| judge.roots()).unwrap_or_default();
+            report.ocsp = Some(told.staple(staple, roots, self.client.provider(), at));
+        }
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }
 
     /// A staple that counts and says "revoked" fails, whether it was asked for or not.

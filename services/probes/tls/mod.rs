@@ -4,6 +4,7 @@ mod certificate;
 mod files;
 mod loaded;
 mod ocsp;
+mod told;
 mod words;
 
 use std::{
@@ -267,7 +268,7 @@ pub(crate) fn fuzz_certificate(der: &[u8]) {
 pub(crate) fn fuzz_staple(staple: &[u8]) -> String {
     let certificate = crate::wire::fuzz::certificate();
     let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(1_795_828_500));
-    ocsp::judge(staple, &[certificate.into(), certificate.into()], &[], &provider(), now).error
+    ocsp::judge(staple, &[certificate.into(), certificate.into()], &[], &provider(), now).0.error
 }
 
 /// The name to ask for on a connection to `host`, where the check names none.

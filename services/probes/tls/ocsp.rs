@@ -39,21 +39,39 @@ struct Signer<'d> {
     key: Key<'d>,
 }
 
-/// Says what a staple says of the first certificate of the chain, and whether that counts at `now`. Its issuer is looked for in the chain and
-/// among the `roots`.
+/// When a response counts, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Force {
+    from: i64,
+    until: i64,
+}
+
+impl Force {
+    pub(super) fn holds(&self, now: UnixTime) -> bool {
+        (self.from..=self.until).contains(&i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Says what a staple says of the first certificate of the chain, whether that counts at `now`, and, if so, for how long. Its issuer is looked for
+/// in the chain and among the `roots`.
 pub(super) fn judge(
     staple: &[u8],
     chain: &[CertificateDer<'_>],
     roots: &[TrustAnchor<'_>],
     provider: &CryptoProvider,
     now: UnixTime,
-) -> OcspStaple {
+) -> (OcspStaple, Option<Force>) {
     let mut told = OcspStaple::default();
     match look(staple, chain, roots, provider, now, &mut told) {
-        Ok(()) => told.verified = true,
-        Err(why) => told.error = why,
+        Ok(force) => {
+            told.verified = true;
+            (told, Some(force))
+        }
+        Err(why) => {
+            told.error = why;
+            (told, None)
+        }
     }
-    told
 }
 
 fn look(
@@ -63,7 +81,7 @@ fn look(
     provider: &CryptoProvider,
     now: UnixTime,
     told: &mut OcspStaple,
-) -> Result<(), String> {
+) -> Result<Force, String> {
     let response = Response::decode(staple).map_err(|refusal| refusal.to_string())?;
     let leaf = chain.first().and_then(|leaf| Certificate::decode(leaf).ok()).ok_or("the certificate can't be decoded")?;
     let answer = response.answers.iter().find(|answer| is_about(answer, &leaf)).ok_or("it is not about this certificate")?;
@@ -77,8 +95,9 @@ fn look(
         issuers.iter().find(|issuer| is_key_of(answer, issuer)).ok_or("it is about a certificate of an issuer with another key")?;
     verify(provider, issuer.key, leaf.algorithm, leaf.signed, leaf.signature)
         .map_err(|why| format!("the certificate is not its issuer's: {why}"))?;
-    verify_response(&response, issuer, provider, now)?;
-    in_force(answer, i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+    let responder = verify_response(&response, issuer, provider, now)?;
+    let answer = in_force(answer, i64::try_from(now.as_secs()).unwrap_or(i64::MAX))?;
+    Ok(Force { from: answer.from, until: answer.until.min(responder) })
 }
 
 /// The certificate's serial number and the name of its issuer.
@@ -125,8 +144,8 @@ fn signer(der: &[u8]) -> Result<Signer<'_>, Malformed> {
     Ok(Signer { name: certificate.subject, key: Key::decode(certificate.key)? })
 }
 
-/// Signed by the issuer, or by whom it lets sign (RFC 6960 section 4.2.2.2).
-fn verify_response(response: &Response<'_>, issuer: &Signer<'_>, provider: &CryptoProvider, now: UnixTime) -> Result<(), String> {
+/// Signed by the issuer, or by whom it lets sign (RFC 6960 section 4.2.2.2): until when.
+fn verify_response(response: &Response<'_>, issuer: &Signer<'_>, provider: &CryptoProvider, now: UnixTime) -> Result<i64, String> {
     let is_responder = |signer: &Signer<'_>| match response.responder {
         Responder::Name(name) => signer.name == name,
         Responder::Key(hash) => digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, signer.key.bits).as_ref() == hash,
@@ -134,19 +153,19 @@ fn verify_response(response: &Response<'_>, issuer: &Signer<'_>, provider: &Cryp
     let check =
         |key| verify(provider, key, response.algorithm, response.signed, response.signature).map_err(|why| format!("its signature: {why}"));
     if is_responder(issuer) {
-        return check(issuer.key);
+        return check(issuer.key).map(|()| i64::MAX);
     }
     let sent = response.certificates.iter().take(MAX_TRIED);
     let (der, delegate) = sent
         .filter_map(|der| Some((*der, signer(der).ok()?)))
         .find(|(_, signer)| is_responder(signer))
         .ok_or("it is signed neither by the issuer nor by one whose certificate comes with it")?;
-    may_sign(der, issuer, provider, now)?;
-    check(delegate.key)
+    let until = may_sign(der, issuer, provider, now)?;
+    check(delegate.key).map(|()| until)
 }
 
-/// Whether the issuer lets this certificate's key sign responses.
-fn may_sign(der: &[u8], issuer: &Signer<'_>, provider: &CryptoProvider, now: UnixTime) -> Result<(), String> {
+/// Whether the issuer lets this certificate's key sign responses, and until when.
+fn may_sign(der: &[u8], issuer: &Signer<'_>, provider: &CryptoProvider, now: UnixTime) -> Result<i64, String> {
     let parts = Certificate::decode(der).map_err(|_| "the responder's certificate can't be decoded")?;
     if parts.issuer != issuer.name {
         return Err("the responder's certificate is of another issuer".to_owned());
@@ -162,21 +181,21 @@ fn may_sign(der: &[u8], issuer: &Signer<'_>, provider: &CryptoProvider, now: Uni
     if !(validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now) {
         return Err("the responder's certificate has expired, or is not valid yet".to_owned());
     }
-    Ok(())
+    Ok(validity.not_after.timestamp())
 }
 
 /// In seconds since 1970.
-fn in_force(answer: &Answer<'_>, now: i64) -> Result<(), String> {
+fn in_force(answer: &Answer<'_>, now: i64) -> Result<Force, String> {
     let spell = |at: i64| date(UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(at).unwrap_or(0))));
-    if answer.this_update > now.saturating_add(MAX_AHEAD) {
+    let from = answer.this_update.saturating_sub(MAX_AHEAD);
+    let until = answer.next_update.unwrap_or(answer.this_update.saturating_add(MAX_AGE));
+    if now < from {
         return Err(format!("it is in force only from {}", spell(answer.this_update)));
     }
     match answer.next_update {
-        Some(end) if end < now => Err(format!("it was in force until {}", spell(end))),
-        None if answer.this_update < now.saturating_sub(MAX_AGE) => {
-            Err(format!("it is of {} and does not say until when it is in force", spell(answer.this_update)))
-        }
-        _ => Ok(()),
+        _ if now <= until => Ok(Force { from, until }),
+        Some(end) => Err(format!("it was in force until {}", spell(end))),
+        None => Err(format!("it is of {} and does not say until when it is in force", spell(answer.this_update))),
     }
 }
 

@@ -59,7 +59,8 @@ impl<'d> Tag<'d> {
             (Some(_), Some(_)) => return Err(Malformed),
         };
         let name = inner.split_ascii_whitespace().next().filter(|name| inner.starts_with(name)).ok_or(Malformed)?;
-        Ok(Self { name: name.rsplit_once(':').map_or(name, |(_, name)| name), form, text, length })
+        let name = name.rsplit_once(':').map_or(name, |(_, name)| name);
+        if name.is_empty() { Err(Malformed) } else { Ok(Self { name, form, text, length }) }
     }
 }
 
@@ -111,7 +112,9 @@ mod tests {
 
     #[test]
     fn what_xmpp_does_not_allow_is_refused() {
-        for wrong in ["<!-- x -->", "<!DOCTYPE x>", "<>", "</a/>", "< a>", "<\u{fffd}".as_bytes().escape_ascii().to_string().as_str()] {
+        for wrong in
+            ["<!-- x -->", "<!DOCTYPE x>", "<>", "</a/>", "<a:>", "< a>", "<\u{fffd}".as_bytes().escape_ascii().to_string().as_str()]
+        {
             let is_refused = Tag::decode(wrong.as_bytes()) == Err(Malformed);
             assert!(is_refused || !wrong.ends_with('>'), "{wrong}");
         }

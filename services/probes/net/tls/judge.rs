@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::{
-    CertificateError, Error, RootCertStore,
+    CertificateError, Error, OtherError, RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier as _, verify_server_name},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime},
@@ -13,6 +13,16 @@ use x509_parser::{
     prelude::{FromDer as _, X509Certificate},
     time::ASN1Time,
 };
+
+use crate::wire::x509;
+
+/// How many certificates of one name may be sent: each way through them is tried, and what hundreds cost is seconds.
+const MAX_NAMESAKES: usize = 8;
+
+/// There are more. Spelt as webpki spells its own bounds.
+#[derive(Debug, thiserror::Error)]
+#[error("MaximumNamesakesExceeded")]
+struct TooManyNamesakes;
 
 /// Judges chains.
 #[derive(Debug)]
@@ -44,6 +54,9 @@ impl Judge {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
+        if most_namesakes(intermediates) > MAX_NAMESAKES {
+            return Err(CertificateError::Other(OtherError(Arc::new(TooManyNamesakes))).into());
+        }
         let error = match self.verifier.verify_server_cert(leaf, intermediates, name, &[], now) {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -64,4 +77,14 @@ impl Judge {
         }
         Ok(())
     }
+}
+
+/// How many certificates have the name that most have.
+fn most_namesakes(certificates: &[CertificateDer<'_>]) -> usize {
+    if certificates.len() <= MAX_NAMESAKES {
+        return certificates.len();
+    }
+    let mut names: Vec<_> = certificates.iter().filter_map(|der| x509::Certificate::decode(der).ok()).map(|one| one.subject).collect();
+    names.sort_unstable();
+    names.chunk_by(|one, other| one == other).map(<[_]>::len).max().unwrap_or(0)
 }
