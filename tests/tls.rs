@@ -8,7 +8,7 @@ use rustls::{NamedGroup, pki_types::CertificateDer};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use vantage_contract::v1::{
-    CertificateProblem, HttpProbe, OcspStatus, Probe, Reason, TcpProbe, TlsOptions, TlsReport, TlsVersion, probe::Kind,
+    CertificateProblem, HttpProbe, HttpVersion, OcspStatus, Probe, Reason, TcpProbe, TlsOptions, TlsReport, TlsVersion, probe::Kind,
     probe_result::Report,
 };
 use vantage_probes::{OpenGate, Plan, Sight, World};
@@ -96,6 +96,9 @@ async fn application_protocols_are_offered_and_may_be_required() {
     assert!(tls.verified && tls.certificate_problem() == CertificateProblem::Unspecified, "the chain is not at fault: {tls:?}");
     let https = HttpProbe { url: "https://a/".into(), tls: Some(of(&["h2"], false)), ..HttpProbe::default() };
     assert_eq!(invalid(&probe(Kind::Https(https))), "https.tls.alpn");
+    let (version, tls) = (HttpVersion::HttpVersion3.into(), Some(TlsOptions { resume: true, ..TlsOptions::default() }));
+    let quic = HttpProbe { url: "https://a/".into(), version, tls, ..HttpProbe::default() };
+    assert_eq!(invalid(&probe(Kind::Https(quic))), "https.tls.resume");
 }
 
 #[tokio::test]
