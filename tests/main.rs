@@ -25,6 +25,7 @@ mod ping;
 mod privilege;
 mod race;
 mod real;
+mod secrets;
 mod tcp;
 mod tls;
 mod traceroute;
