@@ -1,5 +1,8 @@
 //! TCP: connecting, and conversations.
 
+mod real;
+mod starttls;
+
 use std::time::Duration;
 
 use rustls::version::TLS12;
@@ -12,7 +15,7 @@ use crate::lab::{
     http::{Server, finish, reset},
     netns::Row,
     place::Closed,
-    probe::{Verdict as _, assert_ended_by_the_timeout, hasty, probe, run},
+    probe::{Verdict as _, assert_ended_by_the_timeout, hasty, probe, run, within},
     tls::{Authority, Leaf, serve},
 };
 
@@ -114,6 +117,104 @@ async fn a_backlog_that_is_full_times_out_in_connecting() {
     assert_ended_by_the_timeout(&sight);
     assert!(sight.summary.contains("connecting"), "{}", sight.summary);
     sight.because(Reason::TimedOut);
+}
+
+/// A listener whose backlog is full: the kernel drops the SYNs of all but the connection that fills it.
+fn full() -> (socket2::Socket, std::net::TcpStream, TcpProbe) {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let first = std::net::TcpStream::connect(address).unwrap();
+    (listener, first, TcpProbe { host: "127.0.0.1".into(), port: address.port().into(), ..TcpProbe::default() })
+}
+
+#[tokio::test]
+async fn syns_that_were_lost_are_counted_with_and_without_a_connection() {
+    let (_listener, _first, spec) = full();
+    // The kernel sends the second SYN after one second.
+    let (soon, late) = (probe_within(300, &spec), probe_within(1500, &spec));
+    let (soon, late) = tokio::join!(run(&soon), run(&late));
+    assert_eq!(report(soon.because(Reason::TimedOut)).syn_retransmit_count, 0);
+    assert_eq!(report(late.because(Reason::TimedOut)).syn_retransmit_count, 1);
+
+    let (listener, _first, spec) = full();
+    let patient = probe(Kind::Tcp(spec));
+    let making_room = async {
+        // The first SYN has been dropped by then, and the second has not been sent.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        listener.accept().unwrap()
+    };
+    let (sight, _accepted) = tokio::join!(run(&patient), making_room);
+    let seen = report(Some(sight.passed()));
+    assert_eq!((seen.syn_retransmit_count, seen.retransmit_count), (1, 0));
+    assert!(Duration::try_from(seen.connect_time.unwrap()).unwrap() >= Duration::from_millis(900));
+}
+
+fn probe_within(millis: u64, spec: &TcpProbe) -> vantage_contract::v1::Probe {
+    within(millis, Kind::Tcp(spec.clone()))
+}
+
+#[tokio::test]
+async fn connecting_that_takes_longer_than_allowed_is_too_slow_and_all_else_is_reported() {
+    let server = saying_first("SSH-2.0-x\r\n", After::Stays).await;
+    let limited = |limit: Duration| TcpProbe {
+        max_connect_time: Some(limit.try_into().unwrap()),
+        steps: vec![TcpStep { step: Some(expect("SSH")) }],
+        ..asking(&server)
+    };
+    run(&probe(Kind::Tcp(limited(Duration::from_secs(20))))).await.passed();
+    let sight = run(&probe(Kind::Tcp(limited(Duration::from_micros(1))))).await;
+    assert!(sight.summary.contains("the limit is 1µs"), "{}", sight.summary);
+    assert_eq!(report(sight.because(Reason::TooSlow)).completed_step_count, 1);
+}
+
+#[tokio::test]
+async fn steps_tell_how_long_they_took_also_the_one_that_was_cut_short() {
+    let server = Server::start(|mut stream, _| async move {
+        stream.write_all(b"one").await.unwrap();
+        let _ = stream.read_u8().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream.write_all(b"two").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let steps = vec![expect("one"), send("x"), expect("two"), expect("three"), send("y")];
+    let seen = report(run(&within(600, saying(&server, steps))).await.because(Reason::TimedOut));
+    let taken: Vec<_> = seen.step_durations.iter().map(|taken| Duration::try_from(*taken).unwrap()).collect();
+    assert_eq!((taken.len(), seen.completed_step_count), (4, 3), "{taken:?}");
+    assert!(taken[2] >= Duration::from_millis(100) && taken[3] > taken[1], "{taken:?}");
+    assert!(seen.segment_size_bytes > 500, "{}", seen.segment_size_bytes);
+}
+
+#[tokio::test]
+async fn what_was_captured_is_sent_back() {
+    let server = Server::start(|mut stream, _| async move {
+        stream.write_all(b"* challenge=ab$c id=7\r\n").await.unwrap();
+        let mut heard = [0; 20];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard[..], b"answer ab$c 7 7 ab$ ");
+        stream.write_all(b"fine").await.unwrap();
+        finish(stream).await;
+    })
+    .await;
+    let steps = vec![
+        Step::ExpectRegex(r"challenge=(?<it>(ab.)\S) ".into()),
+        Step::ExpectRegex(r"id=(\d)(?<none>x)?\r\n".into()),
+        Step::SendCaptured("answer ${it} ${1} ${1} ".into()),
+        Step::SendCaptured("${3}$$ ".into()),
+    ];
+    // The group 3 is none of the last expression's, nor of the one before.
+    let invalid = crate::lab::probe::invalid(&probe(saying(&server, steps.clone())));
+    assert_eq!(invalid, "tcp.steps[3].send_captured");
+    let mut steps = steps;
+    steps[3] = Step::SendCaptured("ab$$ ".into());
+    steps.push(expect("fine"));
+    run(&probe(saying(&server, steps.clone()))).await.passed();
+    steps[2] = Step::SendCaptured("${none}".into());
+    let sight = run(&probe(saying(&server, steps))).await;
+    assert!(sight.summary.contains("the group \"none\" was not captured"), "{}", sight.summary);
+    sight.because(Reason::UnexpectedAnswer);
 }
 
 #[tokio::test]

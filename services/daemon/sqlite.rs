@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -18,6 +19,9 @@ const CHECK_BYTES: u64 = 256 << 20;
 const PAGE_BYTES: u64 = 4096;
 /// What the file that says so is called, after the name of the database.
 const MARKER: &str = "-is-damaged";
+
+/// The rights of a file for its owner alone.
+const PRIVATE: u32 = 0o600;
 
 /// What a database is for, and how it came to be as it is.
 #[derive(Debug, Clone, Copy)]
@@ -142,6 +146,7 @@ pub fn is_full(error: &rusqlite::Error) -> bool {
 }
 
 enum Wrong {
+    File(io::Error),
     Sql(rusqlite::Error),
     Application(i32),
     Version(usize),
@@ -157,6 +162,7 @@ impl Wrong {
     fn at(self, path: &Path) -> OpenError {
         let path = path.to_owned();
         match self {
+            Self::File(error) => OpenError::Refused { path, cause: error.to_string() },
             Self::Sql(error) => OpenError::Refused { path, cause: error.to_string() },
             Self::Application(id) => OpenError::Foreign { path, what: format!("is a database of something else (application id {id})") },
             Self::Version(version) => OpenError::Foreign { path, what: format!("is of another version of Vantage (schema {version})") },
@@ -164,7 +170,29 @@ impl Wrong {
     }
 }
 
+/// Makes the file, if it is not there, for its owner alone: orders hold secrets. SQLite gives the files that it makes beside a database the
+/// rights of the database.
+fn make_private(file: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps a file of ours that others may read, as earlier versions made them, and what belongs to it, to its owner.
+fn keep_private(file: &Path) -> io::Result<()> {
+    for file in [file.to_owned(), beside(file, "-wal"), beside(file, "-shm")] {
+        match fs::metadata(&file) {
+            Ok(about) if about.permissions().mode() & 0o077 != 0 => fs::set_permissions(&file, fs::Permissions::from_mode(PRIVATE))?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn attempt(file: &Path, schema: Schema, sync: Sync) -> Result<Connection, Wrong> {
+    make_private(file).map_err(Wrong::File)?;
     let mut connection = prepare(Connection::open(file)?, sync)?;
     let large = fs::metadata(file).is_ok_and(|file| file.len() > CHECK_BYTES);
     if !large {
@@ -177,6 +205,7 @@ fn attempt(file: &Path, schema: Schema, sync: Sync) -> Result<Connection, Wrong>
         }
     }
     migrate(&mut connection, schema)?;
+    keep_private(file).map_err(Wrong::File)?;
     Ok(connection)
 }
 
@@ -284,6 +313,22 @@ mod tests {
         assert!(open_to_read(&file, FIRST).is_err());
         let reader = open_to_read(&file, SECOND).unwrap();
         assert!(reader.execute("DELETE FROM a", []).is_err());
+    }
+
+    #[test]
+    fn a_database_is_its_owners_alone_with_all_that_belongs_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.db");
+        let rights = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
+        let all = || ["x.db", "x.db-wal", "x.db-shm"].map(rights);
+        let opened = open_at(&file, FIRST).unwrap();
+        assert_eq!(all(), [0o600; 3]);
+        for name in ["x.db", "x.db-wal"] {
+            fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        let again = open_at(&file, FIRST).unwrap();
+        assert_eq!(all(), [0o600; 3]);
+        drop((opened, again));
     }
 
     #[test]

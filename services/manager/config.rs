@@ -1,11 +1,11 @@
 //! From a file of checks and the command line to what is run where, or to all that is wrong with them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     io::{self, IsTerminal as _, Write},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     link,
     plan::{self, Plan},
     results,
+    secrets::{self, Secrets},
 };
 
 /// What the embedded monitor is called.
@@ -46,7 +47,7 @@ pub struct Additions {
 /// What is run where.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Setup {
-    /// The checks, with their defaults.
+    /// The checks, with their defaults; without the secrets that files and variables say, which are in the orders alone.
     pub checks: Vec<Check>,
     /// The monitors, each with a name; the embedded one without an address.
     pub monitors: Vec<MonitorAddress>,
@@ -54,6 +55,8 @@ pub struct Setup {
     pub plan: Plan,
     /// How long a run of each check may take, by its name.
     pub timeouts: BTreeMap<String, Duration>,
+    /// The files that secrets and bodies were read from.
+    pub files: BTreeSet<PathBuf>,
 }
 
 /// Why there is no setup.
@@ -93,7 +96,7 @@ impl From<Wrong> for Fatal {
 }
 
 impl Setup {
-    /// Reads the file, adds what the command line adds, judges every probe, and places every check.
+    /// Reads the file, adds what the command line adds, judges every probe, places every check, and puts secrets in place.
     pub fn load(path: &Path, additions: &Additions, judge: &Judge) -> Result<Self, Wrong> {
         let loaded = file::load(path).map_err(Wrong::File)?;
         let (mut timeouts, mut complaints) = (BTreeMap::new(), Vec::new());
@@ -105,7 +108,7 @@ impl Setup {
         }
         loaded.refuse(complaints).map_err(Wrong::File)?;
         let monitors = monitors(&beside(path, &loaded.file.monitors), additions)?;
-        let plan = plan::place(&loaded.file.checks, &monitors).or_else(|unplaced| {
+        let mut plan = plan::place(&loaded.file.checks, &monitors).or_else(|unplaced| {
             let complaints = unplaced.into_iter().map(|unplaced| Complaint {
                 check: unplaced.check,
                 field: unplaced.field.into(),
@@ -113,7 +116,9 @@ impl Setup {
             });
             loaded.refuse(complaints).map(|()| Plan::default()).map_err(Wrong::File)
         })?;
-        Ok(Self { checks: loaded.file.checks, monitors, plan, timeouts })
+        let mut secrets = Secrets::of(path, judge);
+        loaded.refuse(secrets.place(&loaded.file.checks, &monitors, &mut plan)).map_err(Wrong::File)?;
+        Ok(Self { checks: loaded.file.checks, monitors, plan, timeouts, files: secrets.files })
     }
 
     /// Whether one of the monitors is in this process: it has no address yet.
@@ -218,7 +223,9 @@ fn layout(setup: &Setup) -> String {
             let Some(check) = &start.check else { continue };
             let runs = if check.count == 0 { "for ever".to_owned() } else { check.count.to_string() };
             let interval = format!("{} s", plan::interval_seconds(check));
-            table.add_row([format!("  {}", name.escape_debug()), interval, runs, start.revision.clone()]);
+            // The manager that runs adds what tells its secrets apart.
+            let more = if secrets::are_in(check) { ".*" } else { "" };
+            table.add_row([format!("  {}", name.escape_debug()), interval, runs, format!("{}{more}", start.revision)]);
         }
         text += &format!("{table}\n");
     }

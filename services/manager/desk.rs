@@ -42,8 +42,9 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Placement {
     /// The check.
     pub check: v1::Check,
-    /// The revision that its orders have. Results of another one are stored and counted, but not judged. Empty: any will do.
-    pub revision: String,
+    /// The revisions that its orders have: with secrets and without may be two. Results of another one are stored and counted, but not
+    /// judged. Empty: any will do.
+    pub revisions: BTreeSet<String>,
     /// The monitors that run it, by the names they are configured under.
     pub monitors: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! Fabricated checks and results, for the tests of several rooms.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use vantage_contract::v1::{Check, Outcome, Probe, ProbeResult, probe};
 
@@ -23,7 +23,7 @@ pub(crate) fn check(name: &str, kind: probe::Kind) -> Check {
 
 /// A placement that takes any revision.
 pub(crate) fn place(check: Check, monitors: &[&str]) -> Placement {
-    Placement { check, revision: String::new(), monitors: monitors.iter().map(ToString::to_string).collect() }
+    Placement { check, revisions: BTreeSet::new(), monitors: monitors.iter().map(ToString::to_string).collect() }
 }
 
 /// A result of monitor "m" in session "s".

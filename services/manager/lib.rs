@@ -20,6 +20,8 @@ pub mod print;
 mod reception;
 pub mod results;
 mod run;
+mod seal;
+mod secrets;
 pub mod state;
 pub mod store;
 mod tally;

@@ -26,6 +26,7 @@ use crate::{
     print::Printer,
     reception::Reception,
     run::Embedded,
+    seal::Seal,
 };
 
 /// What a drain may take beyond the longest run that may be in flight.
@@ -39,11 +40,12 @@ pub(crate) struct Source {
     pub(crate) additions: Additions,
     pub(crate) judge: Arc<Judge>,
     pub(crate) embedded_address: Option<SocketAddr>,
+    pub(crate) seal: Seal,
 }
 
 impl Source {
     /// Reads the file again; or says, line by line, what is wrong with it.
-    fn load(&self) -> Result<Setup, Vec<String>> {
+    pub(crate) fn load(&self) -> Result<Setup, Vec<String>> {
         if self.path == Path::new("-") {
             return Err(vec!["the checks came from the standard input, which can't be read again".into()]);
         }
@@ -52,7 +54,13 @@ impl Source {
             return Err(vec!["the embedded monitor can't come or go while the manager runs: restart it, or give --embedded".into()]);
         }
         setup.complete(self.embedded_address);
+        setup.plan.seal(&self.seal);
         Ok(setup)
+    }
+
+    /// Watches the file, and what the setup that it gave was put together from.
+    pub(crate) fn watch(&self, setup: &Setup) -> Watch {
+        Watch::start(setup.files.iter().chain([&self.path]).cloned())
     }
 }
 
@@ -108,8 +116,8 @@ impl Manager {
                     embedded = None;
                     break Err(fault);
                 }
-                Some(()) = signals.reload.recv() => self.reload("SIGHUP"),
-                () = changed(&mut watch) => self.reload("the file changed"),
+                Some(()) = signals.reload.recv() => self.reload("SIGHUP", &mut watch),
+                () = changed(&mut watch) => self.reload("a file changed", &mut watch),
             }
         };
         tokio::select! {
@@ -120,9 +128,17 @@ impl Manager {
     }
 
     /// Reads the file again: all of it counts, or nothing.
-    fn reload(&mut self, why: &str) {
+    fn reload(&mut self, why: &str, watch: &mut Option<Watch>) {
         let path = self.source.path.display().to_string();
-        match self.source.load() {
+        let mut loaded = self.source.load();
+        if let (Ok(setup), Some(watch)) = (&loaded, watch)
+            && setup.files != self.setup.files
+        {
+            // Read once more under the new watch: what changed in between would be seen by neither.
+            *watch = self.source.watch(setup);
+            loaded = self.source.load();
+        }
+        match loaded {
             Ok(setup) => {
                 tracing::info!(path, why, "the checks were read again");
                 self.apply(setup);
@@ -241,7 +257,8 @@ fn placements(setup: &Setup) -> Vec<Placement> {
     let placement = |check: &vantage_contract::v1::Check| {
         let holds = |orders: &Orders| orders.contains_key(&check.name);
         let monitors = setup.plan.monitors.iter().filter(|(_, orders)| holds(orders)).map(|(name, _)| name.clone()).collect();
-        Placement { check: check.clone(), revision: plan::order(check).revision, monitors }
+        let orders = setup.plan.monitors.values().filter_map(|orders| orders.get(&check.name));
+        Placement { check: check.clone(), revisions: orders.map(|order| order.revision.clone()).collect(), monitors }
     };
     setup.checks.iter().map(placement).collect()
 }

@@ -6,6 +6,8 @@ use prost::Message as _;
 use ring::digest::{SHA256, digest};
 use vantage_contract::v1::{Check, MonitorAddress, Start};
 
+use crate::{seal::Seal, secrets};
+
 /// The orders of one monitor, by the name of their check.
 pub type Orders = BTreeMap<String, Start>;
 
@@ -14,6 +16,19 @@ pub type Orders = BTreeMap<String, Start>;
 pub struct Plan {
     /// The orders of each monitor.
     pub monitors: BTreeMap<String, Orders>,
+}
+
+impl Plan {
+    /// Completes the revisions of the orders that have secrets, so that a changed secret is a changed order.
+    pub(crate) fn seal(&mut self, seal: &Seal) {
+        let orders = self.monitors.values_mut().flat_map(Orders::values_mut);
+        for Start { revision, check, .. } in orders {
+            if let Some(check) = check.as_ref().filter(|check| secrets::are_in(check)) {
+                revision.push('.');
+                revision.push_str(&seal.of(check));
+            }
+        }
+    }
 }
 
 /// A check that no monitor takes.
@@ -95,14 +110,15 @@ pub fn interval_nanos(check: &Check) -> i64 {
 }
 
 /// The order that runs a check: without the fields that say where, so that placing it elsewhere too changes nothing for those who have it.
+/// Its revision is that of the check without its secrets: see [`Plan::seal`].
 pub fn order(check: &Check) -> Start {
     let check = Check { monitors: Vec::new(), monitor_labels: BTreeMap::new(), ..check.clone() };
     Start { revision: revision(&check), check: Some(check), ..Start::default() }
 }
 
-/// Tells versions of a check apart: 16 hex digits of SHA-256 over its bytes. Maps are sorted, so equal checks have equal bytes.
+/// Tells versions of a check apart: 16 hex digits of SHA-256 over its bytes, secrets apart. Maps are sorted, so equal checks have equal bytes.
 fn revision(check: &Check) -> String {
-    digest(&SHA256, &check.encode_to_vec()).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    digest(&SHA256, &secrets::without(check).encode_to_vec()).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn takers<'m>(check: &Check, monitors: &'m [MonitorAddress]) -> Result<BTreeSet<&'m str>, (&'static str, String)> {

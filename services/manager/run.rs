@@ -27,6 +27,7 @@ use crate::{
     manager::{Manager, Source},
     metrics, once,
     print::{Printer, Style},
+    seal::Seal,
     store::{self, SqliteStore},
     web,
 };
@@ -56,7 +57,7 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     let World { arguments, judge, embed, signals, stdout, stdout_is_terminal } = world;
     let path = arguments.config.clone().ok_or_else(|| Fatal::new(Exit::Usage, "give --config FILE"))?;
     let additions = Additions { monitors: arguments.monitors.clone(), embedded: arguments.embedded };
-    let watch = (!arguments.once && path != Path::new("-")).then(|| Watch::start([path.clone()]));
+    let mut watch = (!arguments.once && path != Path::new("-")).then(|| Watch::start([path.clone()]));
     let mut setup = Setup::load(&path, &additions, judge.as_ref())?;
 
     let client_id = match arguments.client_id.clone() {
@@ -65,6 +66,7 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     };
     // Before anything listens: nobody can be served without the store.
     let mut journal = Data::Memory;
+    let mut seal = Seal::kept_in(None)?;
     let store = if arguments.once {
         None
     } else {
@@ -73,6 +75,7 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
             // Orders of another file, which has another client id, must not go on in there unseen.
             journal = Data::Folder(folder.path().join(format!("monitor-{}", client_id.replace('/', "_"))));
         }
+        seal = Seal::kept_in(folder.as_ref())?;
         let keeping = store::Settings { keep: arguments.keep(), ..store::Settings::new(client_id.clone()) };
         Some(SqliteStore::open(folder, keeping)?)
     };
@@ -123,7 +126,14 @@ pub async fn run(world: World) -> Result<Exit, Fatal> {
     services.spawn(async move { watched.watch(stopped).await });
     services.close();
 
-    let source = Source { path, additions, judge, embedded_address };
+    let source = Source { path, additions, judge, embedded_address, seal };
+    if let Some(watch) = watch.as_mut().filter(|_| !setup.files.is_empty()) {
+        // Read once more under the watch of all that it is put together from: what changed in between would not be seen.
+        *watch = source.watch(&setup);
+        setup = source.load().map_err(|lines| Fatal::new(Exit::Config, lines.join("\n")))?;
+    } else {
+        setup.plan.seal(&source.seal);
+    }
     let manager = Manager::new(source, settings, readiness, desk, printer.clone(), monitors);
     let ended = manager.live(setup, watch, embedded, signals, printer.gone()).await;
     stop.cancel();

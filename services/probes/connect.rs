@@ -64,7 +64,13 @@ impl<R> Run<'_, R> {
         let remote = self.resolve_port(host, port).await?;
         self.enter(Phase::Connect);
         let before = stopwatch::now();
-        let stream = tcp::connect(remote, self.options.source).await?;
+        let end = self.last_call();
+        let stream = tcp::connect_by(remote, self.options.source, Some(end)).await.map_err(|mut error| {
+            if error.failure.reason == Reason::TimedOut && stopwatch::now() >= end {
+                error.failure = Failure::timed_out(format!("after {:?} connecting to {remote}", self.options.timeout));
+            }
+            error
+        })?;
         Ok(Connection { stream, remote, taken: stopwatch::now() - before })
     }
 }

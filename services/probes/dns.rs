@@ -201,6 +201,10 @@ fn parse_transport(spec: &DnsProbe, server: &Host) -> Result<Transport, Invalid>
             path: parse_path(&spec.path)?,
         },
         #[cfg(feature = "quic")]
+        Ok(DnsTransport::Quic) if spec.tls.as_ref().is_some_and(|tls| tls.resume) => {
+            return Err(Invalid::new("tls.resume", "can't be done over QUIC"));
+        }
+        #[cfg(feature = "quic")]
         Ok(DnsTransport::Quic) => Transport::Quic(Box::new(Tls::parse("dns", "tls", spec.tls.as_ref())?)),
         #[cfg(not(feature = "quic"))]
         Ok(DnsTransport::Quic) => {

@@ -9,6 +9,8 @@ pub(crate) mod monitor;
 pub(crate) mod named;
 pub(crate) mod netns;
 pub(crate) mod ntp;
+pub(crate) mod ocsp;
+pub(crate) mod peers;
 pub(crate) mod pki;
 pub(crate) mod place;
 pub(crate) mod privilege;

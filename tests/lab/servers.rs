@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -218,8 +218,7 @@ impl Server {
         address: SocketAddr,
         answers: fn(SocketAddr) -> bool,
     ) -> Option<Self> {
-        let path = ["/usr/sbin", "/usr/bin"].map(|place| Path::new(place).join(program)).into_iter().find(|path| path.exists());
-        let Some(path) = path else {
+        let Some(path) = installed(program) else {
             privilege::skipped(&format!("{program} from Debian's packages"));
             return None;
         };
@@ -236,6 +235,11 @@ impl Server {
         }
         Some(server)
     }
+}
+
+/// Where a program is, if it is.
+pub(super) fn installed(program: &str) -> Option<PathBuf> {
+    ["/usr/sbin", "/usr/bin"].map(|place| Path::new(place).join(program)).into_iter().find(|path| path.exists())
 }
 
 /// What chronyd says of itself, in seconds.

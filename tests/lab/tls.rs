@@ -1,12 +1,19 @@
 //! Certificates of every kind of wrongness, and servers that present them.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    NamedGroup, RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use tempfile::TempDir;
@@ -80,6 +87,27 @@ impl Authority {
         TlsOptions { ca_file: self.path("root.pem").display().to_string(), ..TlsOptions::default() }
     }
 
+    /// Who signs leaves.
+    pub(crate) fn intermediate(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.intermediate
+    }
+
+    /// The root's certificate.
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
+        self.root.as_ref().der().clone()
+    }
+
+    /// A certificate and its chain signed by the intermediate, with whatever is changed in it, and its key.
+    pub(crate) fn issue_with(&self, change: impl FnOnce(&mut CertificateParams)) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.intermediate).unwrap();
+        let chain = vec![certificate.der().clone(), self.intermediate.as_ref().der().clone()];
+        (chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -95,19 +123,35 @@ impl Authority {
         (self.path("client.pem").display().to_string(), self.path("client.key").display().to_string())
     }
 
-    fn issue(&self, leaf: &Leaf<'_>) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    fn certify(&self, leaf: &Leaf<'_>) -> (Certificate, KeyPair) {
         let names: Vec<String> = leaf.names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         day(leaf.from_day)(&mut params, false);
         day(leaf.to_day)(&mut params, true);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.intermediate).unwrap();
+        (params.signed_by(&key, &self.intermediate).unwrap(), key)
+    }
+
+    /// A certificate, its chain and its key.
+    pub(crate) fn issue(&self, leaf: &Leaf<'_>) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let (certificate, key) = self.certify(leaf);
         let mut chain = vec![certificate.der().clone()];
         if leaf.whole_chain {
             chain.push(self.intermediate.as_ref().der().clone());
         }
         (chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+    }
+
+    /// Writes a certificate with its chain, its key, and the issuer with its key, for programs of others: `chain.pem`, `key.pem`, `issuer.pem` and
+    /// `issuer.key` in this folder.
+    pub(crate) fn write(&self, leaf: &Leaf<'_>, folder: &Path) {
+        let (certificate, key) = self.certify(leaf);
+        let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
+        write("chain.pem", certificate.pem() + &self.intermediate.pem());
+        write("key.pem", key.serialize_pem());
+        write("issuer.pem", self.intermediate.pem());
+        write("issuer.key", self.intermediate.key().serialize_pem());
     }
 
     /// A server's side of TLS with this certificate, offering these protocols.
@@ -136,6 +180,48 @@ impl Authority {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
+}
+
+/// Versions of TLS.
+pub(crate) type Versions = &'static [&'static SupportedProtocolVersion];
+
+pub(crate) static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+pub(crate) static ONLY_12: [&SupportedProtocolVersion; 1] = [&TLS12];
+pub(crate) static ONLY_13: [&SupportedProtocolVersion; 1] = [&TLS13];
+
+/// Each for itself.
+pub(crate) const EACH: [Versions; 2] = [&ONLY_13, &ONLY_12];
+
+/// How a server does TLS.
+pub(crate) struct Terms {
+    pub(crate) versions: Versions,
+    /// The one group for key exchanges. None: all.
+    pub(crate) group: Option<NamedGroup>,
+    pub(crate) alpn: &'static [&'static str],
+    /// The OCSP response to staple. Empty: none.
+    pub(crate) staple: Vec<u8>,
+    /// How many sessions are offered after a handshake of TLS 1.3.
+    pub(crate) tickets: usize,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { versions: &BOTH, group: None, alpn: &[], staple: Vec::new(), tickets: 2 }
+    }
+}
+
+/// A server's side of TLS that presents whatever chain it is given.
+pub(crate) fn presenting((chain, key): (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), terms: Terms) -> TlsAcceptor {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.kx_groups.retain(|group| terms.group.is_none_or(|only| group.name() == only));
+    let signer = provider.key_provider.load_private_key(key).unwrap();
+    let mut certified = CertifiedKey::new(chain, signer);
+    certified.ocsp = Some(terms.staple).filter(|staple| !staple.is_empty());
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(terms.versions).unwrap();
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.send_tls13_tickets = terms.tickets;
+    config.alpn_protocols = terms.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// A self-signed certificate for 127.0.0.1 that calls itself an authority, as `openssl req -x509` makes them: a server's side of TLS with

@@ -39,7 +39,7 @@ pub(super) struct Book {
 struct Record {
     check: Arc<Check>,
     kind: String,
-    revision: String,
+    revisions: BTreeSet<String>,
     monitors: Vec<String>,
     patience: Duration,
     /// Since when it has been expected as it is.
@@ -67,11 +67,11 @@ impl Book {
 
     pub(super) fn expect(&mut self, placements: Vec<Placement>, now: Instant) {
         let mut before = std::mem::take(&mut self.checks);
-        for Placement { check, revision, monitors } in placements {
+        for Placement { check, revisions, monitors } in placements {
             let name = check.name.clone();
             let record = match before.remove(&name) {
-                Some(record) => record.replaced(check, revision, monitors, now),
-                None => Record::new(check, revision, monitors, now),
+                Some(record) => record.replaced(check, revisions, monitors, now),
+                None => Record::new(check, revisions, monitors, now),
             };
             self.checks.insert(name, record);
         }
@@ -81,7 +81,7 @@ impl Book {
     /// Enters a result that has just been stored. False: it is of a check, revision or monitor that is not expected.
     pub(super) fn enter(&mut self, result: &Arc<ProbeResult>, now: Instant, wall: SystemTime) -> bool {
         let Some(record) = self.checks.get_mut(&result.check_name) else { return false };
-        if !record.revision.is_empty() && record.revision != result.revision {
+        if !record.revisions.is_empty() && !record.revisions.contains(&result.revision) {
             return false;
         }
         if !record.lines.contains_key(&result.monitor) {
@@ -166,12 +166,12 @@ fn names<'a>(monitors: &[String], links: &'a BTreeMap<String, Link>) -> Option<B
 }
 
 impl Record {
-    fn new(check: Check, revision: String, monitors: Vec<String>, now: Instant) -> Self {
+    fn new(check: Check, revisions: BTreeSet<String>, monitors: Vec<String>, now: Instant) -> Self {
         Self {
             kind: kind(&check),
             patience: state::patience(&check),
             check: Arc::new(check),
-            revision,
+            revisions,
             monitors,
             since: now,
             lines: BTreeMap::new(),
@@ -181,11 +181,11 @@ impl Record {
     }
 
     /// The same check after a reload. What was seen of another revision says nothing about this one; what was told stays told.
-    fn replaced(self, check: Check, revision: String, monitors: Vec<String>, now: Instant) -> Self {
-        if self.revision == revision && *self.check == check {
+    fn replaced(self, check: Check, revisions: BTreeSet<String>, monitors: Vec<String>, now: Instant) -> Self {
+        if self.revisions == revisions && *self.check == check {
             return Self { monitors, ..self };
         }
-        let new = Self::new(check, revision, monitors, now);
+        let new = Self::new(check, revisions, monitors, now);
         if new.kind == self.kind {
             let lines = self.lines.into_iter().map(|(monitor, line)| (monitor, line.renewed())).collect();
             return Self { lines, told: self.told, state: self.state, ..new };

@@ -302,7 +302,7 @@ fn a_check_that_is_counted_out_keeps_its_last_word() {
 #[test]
 fn a_changed_check_is_judged_anew_and_old_results_of_it_are_not_judged() {
     let mut scene = Scene::new();
-    let revised = |revision: &str| vec![Placement { revision: revision.into(), ..place(ping("c"), &["a"]) }];
+    let revised = |revision: &str| vec![Placement { revisions: [revision.to_owned()].into(), ..place(ping("c"), &["a"]) }];
     scene.book.expect(revised("1"), scene.now);
     let of = |revision: &'static str| move |result: &mut ProbeResult| result.revision = revision.into();
     scene.brings(of("1"), Outcome::Failed);

@@ -85,9 +85,10 @@ impl Asker {
             None => {}
             Some(Scheme::Basic { user, password }) => {
                 let password = look_up(password, run).await?;
-                let value = basic(user, &password);
-                run.masks.add(&value);
-                headers.insert(AUTHORIZATION, self.value("auth.basic", value.expose())?);
+                let credentials = basic(user, &password);
+                run.masks.add(&credentials);
+                let value = Zeroizing::new(format!("Basic {}", credentials.expose()));
+                headers.insert(AUTHORIZATION, self.value("auth.basic", &value)?);
             }
             Some(Scheme::Bearer { token }) => {
                 let token = look_up(token, run).await?;
@@ -132,7 +133,7 @@ async fn look_up(secret: &Secret, run: &mut Run<'_, HttpReport>) -> Result<Hidde
 /// The credentials of basic authentication (RFC 7617).
 pub(super) fn basic(user: &str, password: &Hidden) -> Hidden {
     let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
-    Hidden::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())))
+    Hidden::new(BASE64_STANDARD.encode(pair.as_bytes()))
 }
 
 impl Identity<'_> {

@@ -114,13 +114,10 @@ impl Way<'_> {
         let server = run.resolve_port(host, port).await?;
         run.report.remote_address = server.to_string();
         run.enter(Phase::Connect);
-        let (stranger, name);
-        let loaded = if self.is_home() {
-            name = self.tls.name_for(host)?;
-            self.loaded
+        let (loaded, name) = if self.is_home() {
+            (self.loaded, self.tls.name_for(host)?)
         } else {
-            (stranger, name) = (self.loaded.without_identity(), tls::server_name_of(host)?);
-            &stranger
+            (self.loaded.without_identity(), tls::server_name_of(host)?)
         };
         let act = format!("QUIC with {host} ({server})");
         let plan = crate::quic::Plan {

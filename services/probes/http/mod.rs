@@ -72,6 +72,12 @@ impl Http {
         if max_redirects > 20 {
             return Err(Invalid::new("max_redirects", format!("must be 0 to 20, is {max_redirects}")));
         }
+        if spec.version == i32::from(HttpVersion::HttpVersion3) && spec.tls.as_ref().is_some_and(|tls| tls.resume) {
+            return Err(Invalid::new("tls.resume", "can't be done over QUIC"));
+        }
+        if spec.proxy.is_some() && spec.version == i32::from(HttpVersion::HttpVersion3) {
+            return Err(Invalid::new("proxy", "leads TCP alone: it goes with no version 3"));
+        }
         let has_credentials = credentials.is_some();
         let mut request = Request::parse(kind, spec, credentials)?;
         if let Some(codings) = coding::accept(&spec.content_codings)? {

@@ -14,14 +14,14 @@ use http::{
 };
 use url::{Position, Url};
 use vantage_contract::{
-    secret::LONGEST_DATA_BYTES,
+    secret::{LONGEST_BYTES, LONGEST_DATA_BYTES},
     v1::{HttpProbe, HttpReport},
 };
 
 use crate::{
     Run,
     failure::{Failure, Invalid},
-    secret,
+    secret::{self, Hidden},
     target::Host,
 };
 
@@ -47,6 +47,8 @@ pub(super) struct Request {
     pub(super) body: Bytes,
     /// The file that has the body, and the field that names it, until it is read.
     pub(super) body_file: Option<(String, PathBuf)>,
+    /// Whether the body comes from a file, of the monitor or of the manager: like a secret, it is not to be told.
+    pub(super) is_body_hidden: bool,
 }
 
 /// Parses a URL whose scheme is `kind`, or none. Credentials come apart, as an `Authorization`.
@@ -165,15 +167,23 @@ impl Request {
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         let body = body(spec)?;
         let body_file = Some(&spec.body_file).filter(|file| !file.is_empty()).map(|file| (format!("{kind}.body_file"), file.into()));
-        Ok(Self { method, headers, authority, body, body_file })
+        let is_body_hidden = !spec.body_data.is_empty() || body_file.is_some();
+        Ok(Self { method, headers, authority, body, body_file, is_body_hidden })
     }
 
     /// The same in a run, with the body read from its file.
-    pub(super) async fn load(&self, run: &Run<'_, HttpReport>) -> Result<Self, Failure> {
+    pub(super) async fn load(&self, run: &mut Run<'_, HttpReport>) -> Result<Self, Failure> {
         let mut loaded = self.clone();
         if let Some((field, file)) = loaded.body_file.take() {
             let bytes = secret::read(&field, Path::new(&file), MAX_BODY, &run.world.gate).await?;
             loaded.body = Bytes::copy_from_slice(&bytes);
+        }
+        // What a server sends back of it in one piece, at least.
+        if self.is_body_hidden
+            && let Ok(text) = std::str::from_utf8(&loaded.body)
+            && text.len() <= LONGEST_BYTES
+        {
+            run.masks.add(&Hidden::new(text.trim().to_owned()));
         }
         Ok(loaded)
     }

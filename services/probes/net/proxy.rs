@@ -70,9 +70,9 @@ impl Refusal {
     }
 }
 
-/// Asks for a tunnel to `target`, which is host:port. `basic` is the value of `Proxy-Authorization`.
+/// Asks for a tunnel to `target`, which is host:port. `basic` are the credentials of basic authentication.
 pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, target: &str, basic: Option<&str>) -> Result<(), Refusal> {
-    let login = Zeroizing::new(basic.map(|basic| format!("Proxy-Authorization: {basic}\r\n")).unwrap_or_default());
+    let login = Zeroizing::new(basic.map(|basic| format!("Proxy-Authorization: Basic {basic}\r\n")).unwrap_or_default());
     let agent = concat!("User-Agent: vantage/", env!("CARGO_PKG_VERSION"));
     let request = Zeroizing::new(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{agent}\r\n{}\r\n", *login));
     stream.write_all(request.as_bytes()).await?;

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd as _},
     time::Duration,
 };
 
@@ -13,7 +13,10 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use vantage_contract::v1::{Attribution, IcmpError, Reason};
 
 use crate::{
@@ -28,11 +31,13 @@ pub struct ConnectError {
     pub failure: Failure,
     /// The ICMP error that it came from. None: another cause.
     pub icmp: Option<IcmpError>,
+    /// How often the kernel had to send the SYN again.
+    pub syn_retransmits: u32,
 }
 
 impl From<Failure> for ConnectError {
     fn from(failure: Failure) -> Self {
-        Self { failure, icmp: None }
+        Self { failure, icmp: None, syn_retransmits: 0 }
     }
 }
 
@@ -46,6 +51,12 @@ impl From<ConnectError> for Failure {
 /// back from the network: `connect` fails at once for the former, and through the socket's error, with the ICMP message that caused it in
 /// the error queue, for the latter.
 pub async fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+    connect_by(remote, source, None).await
+}
+
+/// The same, given up at an instant; the error tells how often the SYN was sent by then. (The kernel sends it again after 1 s, 3 s, 7 s and so
+/// on, `net.ipv4.tcp_syn_retries` times.)
+pub async fn connect_by(remote: SocketAddr, source: Option<IpAddr>, end: Option<Instant>) -> Result<TcpStream, ConnectError> {
     let act = || format!("connect to {remote}");
     let at_once = |error: io::Error| Failure::of_io(act(), &error, Moment::AtOnce);
 
@@ -78,7 +89,18 @@ pub async fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpSt
     };
     let stream = TcpStream::from_std(socket.into()).map_err(at_once)?;
     if pending {
-        stream.writable().await.map_err(at_once)?;
+        let connected = stream.writable();
+        let connected = match end {
+            None => connected.await,
+            Some(end) => match timeout_at(end, connected).await {
+                Ok(connected) => connected,
+                Err(_) => {
+                    let failure = Failure::timed_out(format!("connecting to {remote}"));
+                    return Err(ConnectError { failure, icmp: None, syn_retransmits: account(&stream).unwrap_or_default().retransmits });
+                }
+            },
+        };
+        connected.map_err(at_once)?;
         if let Some(error) = stream.take_error().map_err(at_once)? {
             return Err(refused(&stream, remote, &error));
         }
@@ -100,29 +122,51 @@ pub async fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpSt
 /// A connection that failed later: by an ICMP message, if the queue has one, or by what the socket says.
 fn refused(stream: &TcpStream, remote: SocketAddr, error: &io::Error) -> ConnectError {
     let act = format!("connect to {remote}");
-    match errqueue::take_error(stream) {
-        Ok(Some(queued)) => ConnectError { failure: queued.failure(act, remote.ip()), icmp: queued.to_proto() },
+    let syn_retransmits = account(stream).unwrap_or_default().retransmits;
+    let (failure, icmp) = match errqueue::take_error(stream) {
+        Ok(Some(queued)) => (queued.failure(act, remote.ip()), queued.to_proto()),
         // A reset in answer to a SYN is a refusal; Linux says so itself, but not where the SYN had been answered.
         Ok(None) | Err(_) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => {
-            Failure::target(Reason::Refused, format!("{act}: connection reset while connecting")).into()
+            (Failure::target(Reason::Refused, format!("{act}: connection reset while connecting")), None)
         }
-        Ok(None) | Err(_) => Failure::of_io(act, error, Moment::Later).into(),
-    }
+        Ok(None) | Err(_) => (Failure::of_io(act, error, Moment::Later), None),
+    };
+    ConnectError { failure, icmp, syn_retransmits }
 }
 
-/// The kernel's smoothed round trip of a connection (`TCP_INFO`, tcp(7)), in whole microseconds. None where it has none yet.
-pub fn kernel_round_trip(stream: &TcpStream) -> Option<Duration> {
+/// What the kernel knows of a connection (`TCP_INFO`, tcp(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Account {
+    /// The smoothed round trip, in whole microseconds. None where it has none yet.
+    pub round_trip: Option<Duration>,
+    /// Segments sent again, SYNs too, since the beginning.
+    pub retransmits: u32,
+    /// The most bytes that a segment carries that way.
+    pub segment_size: u32,
+}
+
+/// What the kernel knows of a connection. None: nothing, as it is no socket of TCP.
+pub fn account(socket: &impl AsFd) -> Option<Account> {
     // SAFETY: `tcp_info` is a C struct of integers, for which all zeroes is a value.
     #[expect(unsafe_code, reason = "neither nix nor socket2 reads TCP_INFO")]
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
-    // SAFETY: the descriptor is open as long as `stream` lives; the kernel writes at most `length` bytes into `info`, which has that many,
-    // and leaves those that it does not know as they are.
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open as long as `socket` is borrowed; the kernel writes at most `length` bytes into `info`, which has that
+    // many, and leaves those that it does not know as they are.
     #[expect(unsafe_code, reason = "neither nix nor socket2 reads TCP_INFO")]
-    let status = unsafe {
-        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, std::ptr::from_mut(&mut info).cast(), &raw mut length)
-    };
-    (status == 0 && info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into()))
+    let status =
+        unsafe { libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, std::ptr::from_mut(&mut info).cast(), &raw mut length) };
+    (status == 0).then(|| Account {
+        round_trip: (info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into())),
+        retransmits: info.tcpi_total_retrans,
+        segment_size: info.tcpi_snd_mss,
+    })
+}
+
+/// The kernel's smoothed round trip of a connection. None where it has none yet.
+pub fn kernel_round_trip(stream: &TcpStream) -> Option<Duration> {
+    account(stream)?.round_trip
 }
 
 #[cfg(test)]

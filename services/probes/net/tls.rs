@@ -1,32 +1,31 @@
 //! TLS handshakes that keep what was presented, whatever comes of them.
 
+mod judge;
+mod session;
+
 use std::{
     future::poll_fn,
     io, mem,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion,
     client::{
-        Resumption, WebPkiServerVerifier,
+        Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_name,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
-    server::ParsedCertificate,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use x509_parser::{
-    prelude::{FromDer as _, X509Certificate},
-    time::ASN1Time,
-};
 
-/// How a handshake is done.
+pub use judge::Judge;
+use session::Sessions;
+
+/// How handshakes are done.
 #[derive(Debug)]
 pub struct Settings {
     /// The implementation of the algorithms.
@@ -44,13 +43,15 @@ pub struct Settings {
 pub struct Presented {
     /// The chain as sent, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
+    /// The stapled OCSP response. Empty: none.
+    pub staple: Vec<u8>,
     /// When it was judged.
     pub at: UnixTime,
     /// The judgement; good also where there is no judge.
     pub verdict: Result<(), CertificateError>,
 }
 
-/// What a handshake with these settings has presented so far.
+/// What a handshake has presented so far.
 #[derive(Debug)]
 pub struct Witness(Arc<Recorder>);
 
@@ -61,107 +62,111 @@ impl Witness {
     }
 }
 
-/// A client's side of TLS that offers `alpn`, and a witness of its one handshake. A rejected chain does not end it, so that version and cipher
-/// become known: **the caller must look at the verdict**. Only where there is a client certificate to protect does the rejection end the
-/// handshake.
-pub fn configure(settings: &Settings, alpn: &[&[u8]]) -> Result<(ClientConfig, Witness), HandshakeError> {
-    let recorder = Arc::new(Recorder {
-        provider: settings.provider.clone(),
-        judge: settings.judge.clone(),
-        aborts: settings.identity.is_some(),
-        presented: Mutex::default(),
-    });
-    let builder = ClientConfig::builder_with_provider(settings.provider.clone())
-        .with_protocol_versions(settings.versions)
-        .map_err(HandshakeError::Settings)?
-        .dangerous()
-        .with_custom_certificate_verifier(recorder.clone());
-    let mut config = match &settings.identity {
-        Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(HandshakeError::Settings)?,
-        None => builder.with_no_client_auth(),
-    };
-    // An abbreviated handshake would be a faster one, and show no certificate.
-    config.resumption = Resumption::disabled();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok((config, Witness(recorder)))
-}
-
-/// Shakes hands on `stream` as a client that asks for `name` (a bare address is not sent as SNI, RFC 6066 section 3) and offers `alpn`, as
-/// [`configure`] says. `presented` is called once, as soon as the server has shown its chain, so that it is kept even where the handshake stalls
-/// after it.
-pub async fn handshake(
-    stream: TcpStream,
-    settings: &Settings,
-    name: ServerName<'static>,
-    alpn: &[&[u8]],
-    mut presented: impl FnMut(Presented),
-) -> Result<TlsStream<TcpStream>, HandshakeError> {
-    let (config, witness) = configure(settings, alpn)?;
-    let mut shaking = pin!(TlsConnector::from(Arc::new(config)).connect(name, stream));
-    poll_fn(|cx| {
-        let polled = shaking.as_mut().poll(cx);
-        if let Some(seen) = witness.take() {
-            presented(seen);
-        }
-        polled
-    })
-    .await
-    .map_err(HandshakeError::Wire)
-}
-
-/// Judges chains.
+/// The client's side of TLS with settings that are made once for many handshakes.
 #[derive(Debug)]
-pub struct Judge {
-    verifier: Arc<WebPkiServerVerifier>,
-    /// Certificates that are trusted as they are, also as a server's own: one made with `openssl req -x509` calls itself an authority,
-    /// and webpki takes no authority for a server.
-    trusted: Vec<CertificateDer<'static>>,
+pub struct Client {
+    template: ClientConfig,
+    judge: Option<Arc<Judge>>,
+    /// Whether a rejection ends the handshake, before a certificate of ours is shown to a stranger.
+    aborts: bool,
 }
 
-impl Judge {
-    /// A judge who trusts these authorities. An error says what is wrong with them.
-    pub fn new(roots: RootCertStore, trusted: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Self, String> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|error| error.to_string())?;
-        Ok(Self { verifier, trusted })
-    }
-
-    fn judge(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<(), Error> {
-        let error = match self.verifier.verify_server_cert(leaf, intermediates, name, ocsp, now) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+impl Client {
+    /// A client with these settings; an error says that they don't fit together: the key is not that of the certificate.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let Settings { provider, versions, judge, identity } = settings;
+        let aborts = identity.is_some();
+        let recorder = Recorder::new(provider.clone(), judge.clone(), aborts, None);
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(recorder);
+        let mut template = match identity {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+            None => builder.with_no_client_auth(),
         };
-        let is_other = matches!(error, Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer));
-        if !is_other || !self.trusted.iter().any(|trusted| trusted.as_ref() == leaf.as_ref()) {
-            return Err(error);
+        // An abbreviated handshake would be a faster one, and show no certificate.
+        template.resumption = Resumption::disabled();
+        Ok(Self { template, judge, aborts })
+    }
+
+    /// Who judges the chains. None: nobody does.
+    pub fn judge(&self) -> Option<&Judge> {
+        self.judge.as_deref()
+    }
+
+    /// The implementation of the algorithms.
+    pub fn provider(&self) -> &CryptoProvider {
+        self.template.crypto_provider()
+    }
+
+    /// For handshakes one after the other that have nothing to do with those before; with `keeps`, the sessions that the server offers are kept,
+    /// and the next handshake asks to resume the last.
+    pub fn lane(&self, keeps: bool) -> Lane {
+        let sessions = keeps.then(Arc::<Sessions>::default);
+        let recorder = Recorder::new(self.template.crypto_provider().clone(), self.judge.clone(), self.aborts, sessions.clone());
+        let mut config = self.template.clone();
+        config.dangerous().set_certificate_verifier(recorder.clone());
+        if let Some(sessions) = &sessions {
+            config.resumption = Resumption::store(sessions.clone());
         }
-        verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
-        let Ok((_, parsed)) = X509Certificate::from_der(leaf) else { return Err(error) };
-        let seconds = |time: ASN1Time| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0)));
-        let (not_before, not_after) = (seconds(parsed.validity().not_before), seconds(parsed.validity().not_after));
-        if now < not_before {
-            return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
-        }
-        if now > not_after {
-            return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
-        }
-        Ok(())
+        Lane { config: Arc::new(config), recorder, sessions }
+    }
+
+    /// A configuration that offers `alpn`, for protocols that carry TLS in their own way, and the witness of its one handshake.
+    pub fn configure(&self, alpn: &[&[u8]]) -> (ClientConfig, Witness) {
+        let Lane { config, recorder, .. } = self.lane(false);
+        let mut config = Arc::unwrap_or_clone(config);
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        (config, Witness(recorder))
     }
 }
 
-/// Why there was no handshake.
+/// Where handshakes are done, one after the other.
 #[derive(Debug)]
-pub enum HandshakeError {
-    /// The settings don't fit together: the client's key is not that of its certificate.
-    Settings(Error),
-    /// The server, or the way to it; a [`rustls::Error`] is inside where the protocol was at fault.
-    Wire(io::Error),
+pub struct Lane {
+    config: Arc<ClientConfig>,
+    recorder: Arc<Recorder>,
+    /// Those that are kept, if they are to be.
+    sessions: Option<Arc<Sessions>>,
+}
+
+impl Lane {
+    /// Shakes hands on `stream` as a client that asks for `name` (a bare address is not sent as SNI, RFC 6066 section 3) and offers `alpn`.
+    /// `presented` is called once, as soon as the server has shown its chain, so that it is kept even where the handshake stalls after it; not
+    /// where a session is resumed. A rejected chain does not end the handshake, so that version and cipher become known: **the caller must look at
+    /// the verdict**. Only where there is a client certificate to protect does the rejection end it. A [`rustls::Error`] is inside the error
+    /// where the protocol was at fault.
+    pub async fn handshake(
+        &self,
+        stream: TcpStream,
+        name: ServerName<'static>,
+        alpn: Vec<Vec<u8>>,
+        mut presented: impl FnMut(Presented),
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let connector = TlsConnector::from(self.config.clone());
+        let mut shaking = pin!(connector.with_alpn(alpn).connect(name, stream));
+        poll_fn(|cx| {
+            let polled = shaking.as_mut().poll(cx);
+            if let Some(seen) = self.recorder.take() {
+                presented(seen);
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Forgets the sessions.
+    pub fn forget(&self) {
+        if let Some(sessions) = &self.sessions {
+            sessions.forget();
+        }
+    }
+
+    /// Sees whether there is a session to resume.
+    pub fn sessions(&self) -> Option<Arc<Sessions>> {
+        self.sessions.clone()
+    }
 }
 
 /// Writes down the chain, and what the judge says.
@@ -169,8 +174,10 @@ pub enum HandshakeError {
 struct Recorder {
     provider: Arc<CryptoProvider>,
     judge: Option<Arc<Judge>>,
-    /// Whether a rejection ends the handshake, before a certificate of ours is shown to a stranger.
+    /// Whether a rejection ends the handshake.
     aborts: bool,
+    /// Those that the server has offered before: one that shows its chain has none of them any more.
+    sessions: Option<Arc<Sessions>>,
     presented: Mutex<Record>,
 }
 
@@ -181,6 +188,10 @@ struct Record {
 }
 
 impl Recorder {
+    fn new(provider: Arc<CryptoProvider>, judge: Option<Arc<Judge>>, aborts: bool, sessions: Option<Arc<Sessions>>) -> Arc<Self> {
+        Arc::new(Self { provider, judge, aborts, sessions, presented: Mutex::default() })
+    }
+
     fn take(&self) -> Option<Presented> {
         mem::take(&mut self.presented.lock().unwrap_or_else(PoisonError::into_inner).fresh)
     }
@@ -197,10 +208,13 @@ impl ServerCertVerifier for Recorder {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        staple: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let judgement = self.judge.as_ref().map(|judge| judge.judge(leaf, intermediates, name, ocsp, now));
+        if let Some(sessions) = &self.sessions {
+            sessions.forget();
+        }
+        let judgement = self.judge.as_ref().map(|judge| judge.judge(leaf, intermediates, name, now));
         let verdict = match &judgement {
             None | Some(Ok(())) => Ok(()),
             Some(Err(Error::InvalidCertificate(error))) => Err(error.clone()),
@@ -210,7 +224,7 @@ impl ServerCertVerifier for Recorder {
         {
             let mut record = self.presented.lock().unwrap_or_else(PoisonError::into_inner);
             record.trusted = matches!(judgement, Some(Ok(())));
-            record.fresh = Some(Presented { chain, at: now, verdict });
+            record.fresh = Some(Presented { chain, staple: staple.to_vec(), at: now, verdict });
         }
         match judgement {
             Some(Err(error)) if self.aborts => Err(error),

@@ -88,7 +88,7 @@ impl Link {
         if let ServerName::DnsName(name) = &plan.name {
             name.as_ref().clone_into(&mut report.server_name);
         }
-        let (config, witness) = loaded.configure(&[plan.alpn], &plan.act)?;
+        let (config, witness) = loaded.configure(&[plan.alpn]);
         let mut link = Self::open(plan, config)?;
         link.shake_hands(loaded, &witness, report).await?;
         Ok(link)

@@ -1,6 +1,6 @@
 //! What is said on a connection: steps of sending and expecting.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use regex::bytes::{Captures, Regex};
@@ -8,12 +8,16 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vantage_contract::v1::{Reason, TcpReport, TcpStep, TlsReport, tcp_step};
 
+use super::{
+    progress::Progress,
+    template::{Captured, Template, Unfilled},
+};
 use crate::{
     Run,
     failure::{Failure, Invalid},
     net::stream::Stream,
     pattern,
-    stopwatch::Phase,
+    stopwatch::{self, Phase},
     target::Host,
     tls::{self, Loaded, Tls},
     wire::text::{escape, hex},
@@ -36,54 +40,91 @@ pub(super) enum Step {
         /// What to wait for, as the check says it.
         wanted: String,
         regex: Regex,
+        /// The groups that later steps need.
+        needed: Vec<usize>,
     },
+    SendCaptured(Template),
     StartTls(Box<Tls>),
 }
 
-/// How many bytes are said in all steps.
+/// How many bytes are said in all steps, at most.
 pub(super) fn said(steps: &[Step]) -> usize {
-    steps.iter().map(|step| if let Step::Send(bytes) = step { bytes.len() } else { 0 }).sum()
+    let length = |step: &Step| match step {
+        Step::Send(bytes) => bytes.len(),
+        Step::SendCaptured(template) => template.most(),
+        Step::Expect { .. } | Step::StartTls(_) => 0,
+    };
+    steps.iter().map(length).sum()
 }
 
 /// A TLS step whose files have been read.
-pub(super) type Secured = (Loaded, ServerName<'static>);
+pub(super) type Secured = (Arc<Loaded>, ServerName<'static>);
 
 /// Parses the steps. `secured`: TLS is spoken from the start.
 pub(super) fn parse(steps: &[TcpStep], mut secured: bool) -> Result<Vec<Step>, Invalid> {
     if steps.len() > MAX_STEPS {
         return Err(Invalid::new("steps", format!("must be at most {MAX_STEPS}, are {}", steps.len())));
     }
-    let mut parsed = Vec::with_capacity(steps.len());
+    let mut parsed: Vec<Step> = Vec::with_capacity(steps.len());
+    // The steps that expect a regular expression.
+    let mut regexes = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         let field = |name: &str| format!("steps[{at}].{name}");
         let compile = |name: &str, pattern: &str| pattern::compile(pattern).map_err(|error| Invalid::new(field(name), error));
-        parsed.push(match &step.step {
+        let step = match &step.step {
             None => {
-                return Err(Invalid::new(format!("steps[{at}]"), "is empty: give one of send, send_hex, expect, expect_regex, start_tls"));
+                return Err(Invalid::new(
+                    format!("steps[{at}]"),
+                    "is empty: give one of send, send_hex, send_captured, expect, expect_regex, start_tls",
+                ));
             }
             Some(tcp_step::Step::Send(text)) => Step::Send(text.clone().into()),
             Some(tcp_step::Step::SendHex(text)) => Step::Send(hex(text).map_err(|why| Invalid::new(field("send_hex"), why))?),
             Some(tcp_step::Step::Expect(text)) if text.is_empty() => return Err(Invalid::new(field("expect"), "is empty")),
             Some(tcp_step::Step::Expect(text)) => {
-                Step::Expect { wanted: format!("{text:?}"), regex: compile("expect", &regex::escape(text))? }
+                Step::Expect { wanted: format!("{text:?}"), regex: compile("expect", &regex::escape(text))?, needed: Vec::new() }
             }
             Some(tcp_step::Step::ExpectRegex(pattern)) if pattern.is_empty() => {
                 return Err(Invalid::new(field("expect_regex"), "is empty"));
             }
             Some(tcp_step::Step::ExpectRegex(pattern)) => {
-                Step::Expect { wanted: format!("/{pattern}/"), regex: compile("expect_regex", pattern)? }
+                regexes.push(at);
+                Step::Expect { wanted: format!("/{pattern}/"), regex: compile("expect_regex", pattern)?, needed: Vec::new() }
             }
-            Some(tcp_step::Step::SendCaptured(_)) => return Err(Invalid::new(field("send_captured"), "can't be run yet")),
+            Some(tcp_step::Step::SendCaptured(text)) => {
+                let template = parse_template(text, &regexes, &parsed).map_err(|why| Invalid::new(field("send_captured"), why))?;
+                for (step, group) in template.groups() {
+                    if let Some(Step::Expect { needed, .. }) = parsed.get_mut(step)
+                        && !needed.contains(&group)
+                    {
+                        needed.push(group);
+                    }
+                }
+                Step::SendCaptured(template)
+            }
             Some(tcp_step::Step::StartTls(_)) if secured => {
                 return Err(Invalid::new(field("start_tls"), "comes where TLS is spoken already"));
             }
             Some(tcp_step::Step::StartTls(options)) => {
                 secured = true;
-                Step::StartTls(Box::new(Tls::parse("tcp", &field("start_tls"), Some(options))?))
+                Step::StartTls(Box::new(Tls::parse_bare("tcp", &field("start_tls"), options)?))
             }
-        });
+        };
+        parsed.push(step);
     }
     Ok(parsed)
+}
+
+/// `regexes` are the numbers of the steps before that expect a regular expression.
+fn parse_template(text: &str, regexes: &[usize], steps: &[Step]) -> Result<Template, String> {
+    let known: Vec<_> = regexes
+        .iter()
+        .filter_map(|at| match steps.get(*at)? {
+            Step::Expect { regex, .. } => Some((*at, regex)),
+            _ => None,
+        })
+        .collect();
+    Template::parse(text, &known)
 }
 
 /// Reads the files of the step that starts TLS, if there is one: there is at most one.
@@ -106,23 +147,49 @@ pub(super) struct Conversation {
     banner: Vec<u8>,
     /// What was received and is not yet matched.
     unmatched: BytesMut,
+    captured: Captured,
 }
 
 impl Conversation {
-    pub(super) fn new(stream: Stream, remote: SocketAddr, max_read: usize) -> Self {
-        Self { stream: Some(stream), remote, max_read, read: 0, banner: Vec::new(), unmatched: BytesMut::new() }
+    /// `read`: how many bytes were read before it.
+    pub(super) fn new(stream: Stream, remote: SocketAddr, max_read: usize, read: usize) -> Self {
+        let (banner, unmatched, captured) = (Vec::new(), BytesMut::new(), Captured::new());
+        Self { stream: Some(stream), remote, max_read, read, banner, unmatched, captured }
     }
 
-    /// Holds the conversation. `secured` are the files of the step that starts TLS.
-    pub(super) async fn hold(mut self, steps: &[Step], mut secured: Option<Secured>, run: &mut Run<'_, TcpReport>) -> Result<(), Failure> {
+    /// Holds the conversation, and gives back the connection. `secured` are the files of the step that starts TLS.
+    pub(super) async fn hold(
+        mut self,
+        steps: &[Step],
+        mut secured: Option<Secured>,
+        progress: &mut Progress,
+        run: &mut Run<'_, TcpReport>,
+    ) -> Result<Stream, Failure> {
         for (at, step) in steps.iter().enumerate() {
             let act = format!("step {} with {}", at + 1, self.remote);
+            progress.begin();
             match step {
                 Step::Send(bytes) => {
                     run.enter(Phase::Send);
                     self.send(bytes, &act).await?;
                 }
-                Step::Expect { wanted, regex } => self.expect(wanted, regex, &act, run).await?,
+                Step::SendCaptured(template) => {
+                    run.enter(Phase::Send);
+                    let bytes = template.fill(&self.captured).map_err(|unfilled| match unfilled {
+                        Unfilled::NotCaptured(name) => {
+                            Failure::target(Reason::UnexpectedAnswer, format!("{act}: the group {name:?} was not captured"))
+                        }
+                        Unfilled::TooLong => Failure::target(Reason::TooLarge, format!("{act}: what was captured is longer than 4 KiB")),
+                    })?;
+                    self.send(&bytes, &act).await?;
+                }
+                Step::Expect { wanted, regex, needed } => {
+                    self.expect(wanted, regex, &act, run, |captures| {
+                        let groups = needed.iter().filter_map(|group| Some(((at, *group), captures.get(*group)?.as_bytes().to_vec())));
+                        groups.collect()
+                    })
+                    .await?;
+                }
                 Step::StartTls(_) => {
                     if let Some(secured) = secured.take() {
                         run.enter(Phase::Tls);
@@ -131,8 +198,9 @@ impl Conversation {
                 }
             }
             run.report.completed_step_count += 1;
+            run.report.step_durations.extend(progress.end().map(stopwatch::to_proto));
         }
-        Ok(())
+        self.stream.ok_or_else(|| Failure::internal("a conversation without a connection"))
     }
 
     fn stream(&mut self) -> Result<&mut Stream, Failure> {
@@ -159,17 +227,25 @@ impl Conversation {
 
     /// Reads until the expression matches in what is not yet matched. A match that ends where the bytes end so far counts: who wants the
     /// whole of a line asks for its end.
-    async fn expect(&mut self, wanted: &str, regex: &Regex, act: &str, run: &mut Run<'_, TcpReport>) -> Result<(), Failure> {
+    async fn expect(
+        &mut self,
+        wanted: &str,
+        regex: &Regex,
+        act: &str,
+        run: &mut Run<'_, TcpReport>,
+        needed: impl FnOnce(&Captures<'_>) -> Captured,
+    ) -> Result<(), Failure> {
         if self.unmatched.is_empty() {
             run.enter(Phase::Wait);
         } else {
             run.enter(Phase::Transfer);
         }
         // Better to say what was missing than that time was up; a millisecond, the timer's tick, before somebody else says so.
-        let deadline = run.deadline - std::time::Duration::from_millis(1);
+        let deadline = run.last_call() - std::time::Duration::from_millis(1);
         loop {
             if let Some(captures) = regex.captures(&self.unmatched) {
                 keep(&captures, regex, &mut run.report.captures);
+                self.captured.extend(needed(&captures));
                 let end = captures.get(0).map_or(0, |whole| whole.end());
                 let _ = self.unmatched.split_to(end);
                 return Ok(());

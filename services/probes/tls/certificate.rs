@@ -1,12 +1,14 @@
 //! Certificates as the contract carries them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::LazyLock};
 
 use ring::digest;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use vantage_contract::v1::Certificate;
 use x509_parser::{
     extensions::GeneralName,
+    objects::oid2sn,
+    oid_registry::OidRegistry,
     prelude::{FromDer as _, X509Certificate},
     public_key::PublicKey,
     time::ASN1Time,
@@ -36,7 +38,8 @@ pub(super) fn to_proto(der: &CertificateDer<'_>) -> Certificate {
         // DER puts a zero before a number whose first bit is set.
         serial_number: hex(serial.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(serial)),
         key: key(certificate.public_key()),
-        ..Certificate::default()
+        signature_algorithm: signature_algorithm(&certificate),
+        is_authority: certificate.basic_constraints().is_ok_and(|constraints| constraints.is_some_and(|constraints| constraints.value.ca)),
     }
 }
 
@@ -95,6 +98,13 @@ fn key(info: &SubjectPublicKeyInfo<'_>) -> String {
     }
 }
 
+/// By its short name, where it has one, or as object identifier.
+fn signature_algorithm(certificate: &X509Certificate<'_>) -> String {
+    static REGISTRY: LazyLock<OidRegistry<'static>> = LazyLock::new(|| OidRegistry::default().with_crypto().with_x509());
+    let identifier = &certificate.signature_algorithm.algorithm;
+    oid2sn(identifier, &REGISTRY).map_or_else(|_| cut(identifier.to_id_string()), str::to_owned)
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         for digit in [byte >> 4, byte & 15] {
@@ -106,7 +116,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SerialNumber};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SerialNumber};
 
     use super::*;
 
@@ -123,14 +133,17 @@ mod tests {
         assert_eq!(certificate.subject, certificate.issuer);
         assert_eq!(certificate.names, ["one.example", "192.0.2.1", "2001:db8::1"]);
         assert_eq!(certificate.serial_number, "8001");
-        assert_eq!(certificate.key, "ECDSA 384");
+        assert_eq!((certificate.key.as_str(), certificate.signature_algorithm.as_str()), ("ECDSA 384", "ecdsa-with-SHA384"));
+        assert!(!certificate.is_authority);
         assert_eq!(certificate.not_before_time.unwrap().seconds, 1_767_312_000);
         assert_eq!(certificate.fingerprint_sha256.len(), 64);
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_798_848_000 + 5));
         assert_eq!(remaining(&certificate, now).unwrap().seconds, -5);
 
         let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        assert_eq!(to_proto(params.self_signed(&pair).unwrap().der()).key, "Ed25519");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = to_proto(params.self_signed(&pair).unwrap().der());
+        assert_eq!((authority.key.as_str(), authority.signature_algorithm.as_str(), authority.is_authority), ("Ed25519", "ed25519", true));
     }
 
     #[test]

@@ -1,42 +1,45 @@
 //! What is common to the kinds that speak TLS: the options, parsed; the handshake, judged; the report, filled in.
 
 mod certificate;
+mod files;
+mod loaded;
+mod ocsp;
+mod told;
 mod words;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use ring::digest::Digest;
 use rustls::{
-    CertificateError, RootCertStore, SupportedProtocolVersion,
+    RootCertStore, SupportedProtocolVersion,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
-use tokio_rustls::client::TlsStream;
-use vantage_contract::v1::{Reason, TlsOptions, TlsReport, TlsVersion};
+use vantage_contract::v1::{Reason, TlsOptions, TlsVersion};
 
 use crate::{
     failure::{Failure, Invalid},
-    net::tls::{HandshakeError, Judge, Presented, Settings, handshake},
+    net::tls::{Client, Judge, Settings},
     target::{self, Host},
 };
+use files::{Content, Stamp};
 
+pub(crate) use loaded::{Loaded, rejected};
 pub(crate) use words::of_wire;
 
-/// The most certificates of a chain that are reported.
-const MAX_CHAIN: usize = 16;
-
-/// The longest file of certificates or keys that is read.
-const MAX_FILE: u64 = 4 << 20;
+/// The most protocols that are offered by ALPN.
+const MAX_ALPN: usize = 16;
 
 static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
-static FROM_13: [&SupportedProtocolVersion; 1] = [&TLS13];
+static ONLY_12: [&SupportedProtocolVersion; 1] = [&TLS12];
+static ONLY_13: [&SupportedProtocolVersion; 1] = [&TLS13];
 
-/// `TlsOptions`, parsed. The files they name are read in each run, so that a renewed certificate needs no new order.
+/// `TlsOptions`, parsed. The files they name are looked at in each run, so that a renewed certificate needs no new order.
 pub(crate) struct Tls {
     /// The options' path within `Probe`: "https.tls".
     path: String,
@@ -44,8 +47,36 @@ pub(crate) struct Tls {
     identity: Option<(PathBuf, PathBuf)>,
     /// The name to ask for in place of the host.
     name: Option<ServerName<'static>>,
-    min_remaining: Option<Duration>,
     versions: &'static [&'static SupportedProtocolVersion],
+    wishes: Wishes,
+    /// What came of the files when they were last read.
+    last: Mutex<Option<Last>>,
+}
+
+/// What the files said when they were last read: authorities, certificates, key. None: no such file is named.
+struct Last {
+    stamps: [Option<Stamp>; 3],
+    /// Whether files of the same stamps say the same.
+    is_settled: bool,
+    digest: [Option<Digest>; 3],
+    loaded: Arc<Loaded>,
+}
+
+impl Last {
+    fn says(&self, digest: &[Option<Digest>; 3]) -> bool {
+        self.digest.iter().zip(digest).all(|(one, other)| one.as_ref().map(AsRef::as_ref) == other.as_ref().map(AsRef::as_ref))
+    }
+}
+
+/// What is asked beyond a good chain.
+#[derive(Debug, Clone, Default)]
+struct Wishes {
+    min_remaining: Option<Duration>,
+    /// The check's own, for kinds that have none.
+    alpn: Vec<Vec<u8>>,
+    require_alpn: bool,
+    require_staple: bool,
+    resume: bool,
 }
 
 /// Whom a chain has to lead to.
@@ -59,10 +90,21 @@ enum Trust {
 }
 
 impl Tls {
-    /// Parses the options in the field `field` ("tls") of the kind `kind`.
+    /// Parses the options in the field `field` ("tls") of the kind `kind`, which has its own application protocols.
     pub(crate) fn parse(kind: &str, field: &str, options: Option<&TlsOptions>) -> Result<Self, Invalid> {
         let default = TlsOptions::default();
         let options = options.unwrap_or(&default);
+        if !options.alpn.is_empty() {
+            return Err(Invalid::new(format!("{field}.alpn"), format!("is not the check's to say: {kind} offers what it speaks")));
+        }
+        if options.require_alpn {
+            return Err(Invalid::new(format!("{field}.require_alpn"), format!("means nothing: {kind} knows what it has to agree on")));
+        }
+        Self::parse_bare(kind, field, options)
+    }
+
+    /// The same, of a kind that speaks whatever the check says.
+    pub(crate) fn parse_bare(kind: &str, field: &str, options: &TlsOptions) -> Result<Self, Invalid> {
         let inside = |name: &str| format!("{field}.{name}");
         let trust = match (options.insecure, options.ca_file.as_str()) {
             (true, "") => Trust::Anyone,
@@ -91,33 +133,83 @@ impl Tls {
                 Duration::ZERO..=Duration::from_secs(100 * 366 * 86_400),
             )?),
         };
-        let versions: &'static [_] = match TlsVersion::try_from(options.min_version) {
-            Ok(TlsVersion::Unspecified | TlsVersion::TlsVersion12) => &FROM_12,
-            Ok(TlsVersion::TlsVersion13) => &FROM_13,
-            Err(_) => return Err(Invalid::new(inside("min_version"), format!("{} is not a version of TLS", options.min_version))),
+        if options.require_staple && options.insecure {
+            return Err(Invalid::new(inside("require_staple"), "means nothing together with insecure"));
+        }
+        let wishes = Wishes {
+            min_remaining,
+            alpn: parse_alpn(&inside, options)?,
+            require_alpn: options.require_alpn,
+            require_staple: options.require_staple,
+            resume: options.resume,
         };
-        Ok(Self { path: format!("{kind}.{field}"), trust, identity, name, min_remaining, versions })
+        let versions = parse_versions(&inside, options)?;
+        Ok(Self { path: format!("{kind}.{field}"), trust, identity, name, versions, wishes, last: Mutex::default() })
     }
 
-    /// Reads the files. One that is missing or broken makes the check invalid, naming the field.
-    pub(crate) async fn load(&self) -> Result<Loaded, Failure> {
-        let judge = match &self.trust {
-            Trust::System(judge) => Some(judge.clone()),
-            Trust::File(path) => Some(self.authorities(path).await?),
-            Trust::Anyone => None,
-        };
-        let identity = match &self.identity {
-            None => None,
-            Some((certificate, key)) => {
-                let chain = self.certificates("certificate_file", certificate).await?;
-                let bytes = self.read("key_file", key).await?;
-                let key = PrivateKeyDer::from_pem_slice(&bytes)
-                    .map_err(|_| self.invalid("key_file", format!("{} has no private key in PEM form", key.display())))?;
-                Some((chain, key))
+    /// What the files say, read where they have changed. One that is missing or broken makes the check invalid, naming the field.
+    pub(crate) async fn load(&self) -> Result<Arc<Loaded>, Failure> {
+        let stamps = self.files().map(|file| file.and_then(|(_, path)| Stamp::of(path)));
+        if let Some(last) = &*self.last()
+            && last.is_settled
+            && last.stamps == stamps
+        {
+            return Ok(last.loaded.clone());
+        }
+        let mut contents = [None, None, None];
+        for (content, file) in contents.iter_mut().zip(self.files()) {
+            if let Some((field, path)) = file {
+                *content = Some(Content::of(path).await.map_err(|why| self.invalid(field, why))?);
             }
+        }
+        let digest = contents.each_ref().map(|content| content.as_ref().map(Content::digest));
+        let known = self.last().as_ref().filter(|last| last.says(&digest)).map(|last| last.loaded.clone());
+        let loaded = match known {
+            // Only touched: sessions are kept.
+            Some(loaded) => loaded,
+            None => Arc::new(self.build(&contents, &stamps)?),
         };
-        let settings = Settings { provider: provider(), versions: self.versions, judge, identity };
-        Ok(Loaded { settings, path: self.path.clone(), min_remaining: self.min_remaining })
+        let is_settled = stamps.iter().flatten().all(Stamp::is_settled);
+        *self.last() = Some(Last { stamps, is_settled, digest, loaded: loaded.clone() });
+        Ok(loaded)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Last>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files that the options name, with their fields: authorities, certificates, key.
+    fn files(&self) -> [Option<(&'static str, &Path)>; 3] {
+        let authorities = match &self.trust {
+            Trust::File(path) => Some(("ca_file", path.as_path())),
+            Trust::System(_) | Trust::Anyone => None,
+        };
+        let identity = self.identity.as_ref();
+        let certificate = identity.map(|(path, _)| ("certificate_file", path.as_path()));
+        [authorities, certificate, identity.map(|(_, path)| ("key_file", path.as_path()))]
+    }
+
+    fn build(&self, contents: &[Option<Content<'_>>; 3], stamps: &[Option<Stamp>; 3]) -> Result<Loaded, Failure> {
+        let [authorities, certificate, key] = contents;
+        let judge = match (&self.trust, authorities) {
+            (Trust::System(judge), _) => Some(judge.clone()),
+            (Trust::File(_), Some(content)) => Some(content.judge(stamps[0]).map_err(|why| self.invalid("ca_file", why))?),
+            (Trust::File(_), None) | (Trust::Anyone, _) => None,
+        };
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                let chain = certificate.certificates().map_err(|why| self.invalid("certificate_file", why))?;
+                Some((chain, key.key().map_err(|why| self.invalid("key_file", why))?))
+            }
+            _ => None,
+        };
+        let client = |judge, identity| {
+            let settings = Settings { provider: provider(), versions: self.versions, judge, identity };
+            Client::new(settings).map_err(|error| self.invalid("key_file", format!("does not fit certificate_file: {error}")))
+        };
+        // For hosts that the client's certificate is not meant for.
+        let stranger = if identity.is_some() { Some(client(judge.clone(), None)?) } else { None };
+        Ok(Loaded::new(client(judge, identity)?, stranger, self.wishes.clone()))
     }
 
     /// The name to ask for on a connection to `host`: the check's own, or the host.
@@ -128,144 +220,55 @@ impl Tls {
         }
     }
 
-    async fn authorities(&self, path: &Path) -> Result<Arc<Judge>, Failure> {
-        let trusted = self.certificates("ca_file", path).await?;
-        let mut roots = RootCertStore::empty();
-        for certificate in &trusted {
-            roots
-                .add(certificate.clone())
-                .map_err(|error| self.invalid("ca_file", format!("{} has an unusable certificate: {error}", path.display())))?;
-        }
-        let judge =
-            Judge::new(roots, trusted, provider()).map_err(|error| self.invalid("ca_file", format!("{}: {error}", path.display())))?;
-        Ok(Arc::new(judge))
-    }
-
-    async fn certificates(&self, field: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-        let bytes = self.read(field, path).await?;
-        match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
-            Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-            Ok(_) => Err(self.invalid(field, format!("{} has no certificate in PEM form", path.display()))),
-            Err(error) => Err(self.invalid(field, format!("{} is not in PEM form: {error}", path.display()))),
-        }
-    }
-
-    async fn read(&self, field: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-        let unreadable = |why: String| self.invalid(field, format!("can't read {}: {why}", path.display()));
-        let metadata = tokio::fs::metadata(path).await.map_err(|error| unreadable(error.to_string()))?;
-        // A pipe would be waited for, a device never ends.
-        if !metadata.is_file() || metadata.len() > MAX_FILE {
-            return Err(unreadable(format!("it is not a file of at most {} MiB", MAX_FILE >> 20)));
-        }
-        let file = tokio::fs::File::open(path).await.map_err(|error| unreadable(error.to_string()))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut bytes).await.map_err(|error| unreadable(error.to_string()))?;
-        Ok(bytes)
-    }
-
     fn invalid(&self, field: &str, problem: String) -> Failure {
         Invalid::new(format!("{}.{field}", self.path), problem).into()
     }
 }
 
-/// Options whose files have been read.
-pub(crate) struct Loaded {
-    settings: Settings,
-    path: String,
-    min_remaining: Option<Duration>,
-}
-
-impl Loaded {
-    /// The same without the client's certificate, for hosts that it is not meant for.
-    pub(crate) fn without_identity(&self) -> Self {
-        let Settings { provider, versions, judge, .. } = &self.settings;
-        let settings = Settings { provider: provider.clone(), versions, judge: judge.clone(), identity: None };
-        Self { settings, path: self.path.clone(), min_remaining: self.min_remaining }
-    }
-
-    /// Shakes hands and judges. The report is filled in as things become known, whatever comes of it. `act` is what is being done, with
-    /// its subject: "TLS with example.com (192.0.2.1:443)".
-    pub(crate) async fn connect(
-        &self,
-        stream: TcpStream,
-        name: ServerName<'static>,
-        alpn: &[&[u8]],
-        act: &str,
-        report: &mut TlsReport,
-    ) -> Result<TlsStream<TcpStream>, Failure> {
-        if let ServerName::DnsName(name) = &name {
-            name.as_ref().clone_into(&mut report.server_name);
-        }
-        let mut verdict = Ok(());
-        let shaken = handshake(stream, &self.settings, name, alpn, |presented| verdict = self.note(presented, report)).await;
-        if let Ok(stream) = &shaken {
-            let session = stream.get_ref().1;
-            report.version = match session.protocol_version() {
-                Some(rustls::ProtocolVersion::TLSv1_2) => "1.2".to_owned(),
-                Some(rustls::ProtocolVersion::TLSv1_3) => "1.3".to_owned(),
-                _ => String::new(),
-            };
-            // Rustls has its own spelling of the suites of TLS 1.3.
-            let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str().map(str::to_owned)).unwrap_or_default();
-            report.cipher_suite = suite.strip_prefix("TLS13_").map(|rest| format!("TLS_{rest}")).unwrap_or(suite);
-            report.alpn = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
-        }
-        // The chain comes first: a handshake that failed because of it says less.
-        verdict.map_err(|words| rejected(act, words, report))?;
-        shaken.map_err(|error| self.unshaken(act, &error))
-    }
-
-    fn unshaken(&self, act: &str, error: &HandshakeError) -> Failure {
-        match error {
-            HandshakeError::Wire(error) => of_wire(act, error),
-            HandshakeError::Settings(error) => {
-                Invalid::new(format!("{}.key_file", self.path), format!("does not fit certificate_file: {error}")).into()
-            }
-        }
-    }
-
-    /// The client's side for protocols that carry TLS in their own way, and the witness of its one handshake, whose findings go to
-    /// [`note`](Self::note).
-    #[cfg(feature = "quic")]
-    pub(crate) fn configure(&self, alpn: &[&[u8]], act: &str) -> Result<(rustls::ClientConfig, crate::net::tls::Witness), Failure> {
-        crate::net::tls::configure(&self.settings, alpn).map_err(|error| self.unshaken(act, &error))
-    }
-
-    /// Writes the chain into the report. Says in words what is wrong with it.
-    pub(crate) fn note(&self, presented: Presented, report: &mut TlsReport) -> Result<(), String> {
-        let Presented { chain, at, verdict } = presented;
-        report.certificates = chain.iter().take(MAX_CHAIN).map(certificate::to_proto).collect();
-        report.verified = self.settings.judge.is_some() && verdict.is_ok();
-        report.remaining_validity = report.certificates.first().and_then(|leaf| certificate::remaining(leaf, at));
-        verdict.map_err(|error: CertificateError| words::of_verdict(&error, &report.certificates))?;
-        match (self.min_remaining, report.remaining_validity) {
-            (Some(min), Some(left)) if i128::from(left.seconds) < i128::from(min.as_secs()) => {
-                let (left, min) = (spell(left.seconds), spell(i64::try_from(min.as_secs()).unwrap_or(i64::MAX)));
-                Err(format!("the certificate is valid for {left} more, at least {min} are asked for"))
-            }
-            _ => Ok(()),
-        }
+fn parse_versions(inside: &impl Fn(&str) -> String, options: &TlsOptions) -> Result<&'static [&'static SupportedProtocolVersion], Invalid> {
+    let parse = |field: &str, value: i32, default| match TlsVersion::try_from(value) {
+        Ok(TlsVersion::Unspecified) => Ok(default),
+        Ok(version) => Ok(version),
+        Err(_) => Err(Invalid::new(inside(field), format!("{value} is not a version of TLS"))),
+    };
+    let min = parse("min_version", options.min_version, TlsVersion::TlsVersion12)?;
+    match (min, parse("max_version", options.max_version, TlsVersion::TlsVersion13)?) {
+        (TlsVersion::TlsVersion13, TlsVersion::TlsVersion12) => Err(Invalid::new(inside("max_version"), "is below min_version")),
+        (TlsVersion::TlsVersion13, _) => Ok(&ONLY_13),
+        (_, TlsVersion::TlsVersion12) => Ok(&ONLY_12),
+        _ => Ok(&FROM_12),
     }
 }
 
-/// What to say of a chain that was rejected.
-pub(crate) fn rejected(act: &str, words: String, report: &mut TlsReport) -> Failure {
-    let failure = Failure::target(Reason::CertificateInvalid, format!("{act}: {words}"));
-    report.certificate_error = words;
-    failure
-}
-
-/// A time in days, or in hours where it is short.
-fn spell(seconds: i64) -> String {
-    if seconds.abs() >= 2 * 86_400 { format!("{} days", seconds / 86_400) } else { format!("{:.1} hours", seconds as f64 / 3600.0) }
+fn parse_alpn(inside: &impl Fn(&str) -> String, options: &TlsOptions) -> Result<Vec<Vec<u8>>, Invalid> {
+    if options.alpn.len() > MAX_ALPN {
+        return Err(Invalid::new(inside("alpn"), format!("must be at most {MAX_ALPN}, are {}", options.alpn.len())));
+    }
+    for (at, protocol) in options.alpn.iter().enumerate() {
+        if !(1..=255).contains(&protocol.len()) {
+            return Err(Invalid::new(inside(&format!("alpn[{at}]")), format!("must have 1 to 255 bytes, has {}", protocol.len())));
+        }
+    }
+    if options.require_alpn && options.alpn.is_empty() {
+        return Err(Invalid::new(inside("require_alpn"), "means nothing without alpn"));
+    }
+    Ok(options.alpn.iter().map(|protocol| protocol.clone().into_bytes()).collect())
 }
 
 /// Reads bytes as a certificate, for fuzzing: whatever they are, what is told of them is bounded.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_certificate(der: &[u8]) {
-    let told = certificate::to_proto(&CertificateDer::from(der));
+    let told = certificate::to_proto(&rustls::pki_types::CertificateDer::from(der));
     assert_eq!(told.fingerprint_sha256.len(), 64);
     assert!(told.names.len() <= 100 && told.serial_number.len() <= 2 * der.len());
+}
+
+/// Judges bytes as a staple about a certificate that is its own issuer, for fuzzing: why it does not count.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_staple(staple: &[u8]) -> String {
+    let certificate = crate::wire::fuzz::certificate();
+    let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(1_795_828_500));
+    ocsp::judge(staple, &[certificate.into(), certificate.into()], &[], &provider(), now).0.error
 }
 
 /// The name to ask for on a connection to `host`, where the check names none.
@@ -328,6 +331,28 @@ mod tests {
         assert_eq!(parse(&both).err().unwrap().field, "tls.ca_file");
         let version = TlsOptions { min_version: 10, ..TlsOptions::default() };
         assert_eq!(parse(&version).err().unwrap().field, "tls.min_version");
+        let (min_version, max_version) = (TlsVersion::TlsVersion13.into(), TlsVersion::TlsVersion12.into());
+        let none = TlsOptions { min_version, max_version, ..TlsOptions::default() };
+        assert_eq!(parse(&none).err().unwrap().field, "tls.max_version");
+        let staple = TlsOptions { insecure: true, require_staple: true, ..TlsOptions::default() };
+        assert_eq!(parse(&staple).err().unwrap().field, "tls.require_staple");
+    }
+
+    #[test]
+    fn application_protocols_are_the_checks_to_say_only_where_the_kind_has_none() {
+        let of = |alpn: &[&str], require_alpn| TlsOptions {
+            alpn: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
+            require_alpn,
+            ..TlsOptions::default()
+        };
+        let bare = |options: TlsOptions| Tls::parse_bare("tcp", "tls", &options).err().map(|invalid| invalid.field).unwrap_or_default();
+        assert_eq!(parse(&of(&["imap"], false)).err().unwrap().field, "tls.alpn");
+        assert_eq!(parse(&of(&[], true)).err().unwrap().field, "tls.require_alpn");
+        assert_eq!(bare(of(&["imap", "x"], true)), "");
+        assert_eq!(bare(of(&[], true)), "tls.require_alpn");
+        assert_eq!(bare(of(&["imap", ""], false)), "tls.alpn[1]");
+        assert_eq!(bare(of(&[&"x".repeat(256)], false)), "tls.alpn[0]");
+        assert_eq!(bare(of(&["x"; 17], false)), "tls.alpn");
     }
 
     #[tokio::test]

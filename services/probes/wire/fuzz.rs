@@ -5,17 +5,20 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a fuzzer is told")]
 
+use std::sync::LazyLock;
+
+use bytes::Bytes;
 use hickory_proto::rr::Name;
 
 use super::{
-    challenge,
+    challenge, der,
     dns::{Answer, IN, Manner, Question, Record},
     extension,
     icmp::{self, Echo, Meaning, Version},
     ip::Ipv4,
-    name,
+    ldap, mysql, name,
     ntp::{self, Packet, Sample},
-    rdata, socks, text, tunnel,
+    ocsp, rdata, socks, text, tunnel, x509, xmpp,
 };
 
 /// Something that reads bytes.
@@ -47,6 +50,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tunnel", run: tunnels, seeds: TUNNELS },
     Target { name: "coding", run: crate::http::coding::fuzz, seeds: CODED },
     Target { name: "certificate", run: crate::tls::fuzz_certificate, seeds: &[CERTIFICATE] },
+    Target { name: "starttls", run: start_tls, seeds: &["300c02010178070a010004000400", MARIADB, PROSODY] },
+    Target { name: "ocsp", run: staple, seeds: &[OCSP_GOOD, OCSP_REVOKED, CERTIFICATE, "30030a0103"] },
 ];
 
 /// A JSON text as gzip 1.12, brotli 1.0.9 and zstd 1.5.4 code it, and ten megabytes of zeros by brotli; first which coding it is.
@@ -121,6 +126,26 @@ const CERTIFICATE: &str = "3082016d30820113a003020102021455a495134f63751b64a3efb
         041830168014b1b373530f70b5aa0530a0ff54a297acd0d7ca8d300f0603551d130101ff040530030101ff300a06082a8648ce3d0403020348003045\
         0221008168b5e3a961a860583ca64a1b2c555f05d652a0dca431502bccbe9b58024889022049f2d9df159d14fcc5faa8c10f10c3874b7bb5a68e32e5\
         893bd3c4e42e64301e";
+
+/// What OpenSSL 3.0 says of a good certificate: `openssl ocsp -index .. -rsigner .. -reqin .. -ndays 7 -resp_no_certs`.
+pub(super) const OCSP_GOOD: &str = "3081fc0a0100a081f63081f306092b06010505073001010481e53081e2308188a10e300c310a300806035504030c0174180f32303236313132383031\
+    313430365a30653063303b300906052b0e03021a0500041476b3b6f408e4a7f0006b430211595e17ad61ad0f0414dd0b387bea6fcdf96c90c028284a\
+    0e6a444c558e020212348000180f32303236313132383031313430365aa011180f32303236313230353031313430365a300a06082a8648ce3d040302\
+    0349003046022100c87dbb89386508e8ff16117abaa0c6f03de24233f9f1f01c735414b0265523c6022100e666744653e36f89571398490440879001\
+    2d53a8259741ef75f935f9981ddce6";
+/// The same of a revoked one, with `-resp_key_id` and without end.
+pub(super) const OCSP_REVOKED: &str = "308201080a0100a08201013081fe06092b06010505073001010481f03081ed308193a2160414dd0b387bea6fcdf96c90c028284a0e6a444c558e180f\
+    32303236313132383031313430365a30683066303b300906052b0e03021a0500041476b3b6f408e4a7f0006b430211595e17ad61ad0f0414dd0b387b\
+    ea6fcdf96c90c028284a0e6a444c558e02021234a116180f32303236313132303030303030305aa0030a0101180f3230323631313238303131343036\
+    5a300a06082a8648ce3d0403020349003046022100949298696bea3a1f336c2a7b867764b751fcbb1bec7a7c1f17ed5d9ba392210e022100c3521331\
+    cbb184e6e6327bde1b0eca9c99fb5a4674b1f7b9a279b63adda6bff5";
+
+/// What prosody 0.12 says first, shortened.
+const PROSODY: &str = "3c3f786d6c2076657273696f6e3d27312e30273f3e3c73747265616d3a73747265616d2069643d27783e79273e3c73747265616d3a66656174757265\
+    733e3c7374617274746c7320786d6c6e733d2275726e3a696574663a706172616d733a786d6c3a6e733a786d70702d746c73222f3e3c2f73747265616d3a66656174757265733e";
+/// What MariaDB 10.11.19 says first, without TLS.
+pub(super) const MARIADB: &str = "640000000a352e352e352d31302e31312e31392d4d6172696144422d302b6465623132753100030000005267315a55787e2f00fe\
+    f7080200ff81150000000000001d0000006e5c64603527623b3f676a5f006d7973716c5f6e61746976655f70617373776f726400";
 
 fn icmp(data: &[u8]) {
     for version in [Version::V4, Version::V6] {
@@ -331,6 +356,43 @@ fn tunnels(data: &[u8]) {
     }
 }
 
+/// What servers say on the way to TLS. What is read is read as well with more behind it, and what is cut short is awaited.
+fn start_tls(data: &[u8]) {
+    if let Ok(Some(answer)) = ldap::Answer::decode(data) {
+        assert_eq!(ldap::Answer::decode(&data[..answer.length]), Ok(Some(answer)));
+        assert_eq!(ldap::Answer::decode(&data[..answer.length - 1]), Ok(None));
+    }
+    if let Ok(Some((greeting, length))) = mysql::Greeting::decode(data) {
+        assert_eq!(mysql::Greeting::decode(&data[..length]), Ok(Some((greeting, length))));
+        assert_eq!(mysql::Greeting::decode(&data[..length - 1]), Ok(None));
+    }
+    let mut rest = data;
+    while let Ok(Some(tag)) = xmpp::Tag::decode(rest) {
+        assert!(tag.length > tag.text.len() + 1 && tag.text.contains(tag.name) && !tag.name.is_empty());
+        assert_eq!(xmpp::Tag::decode(&rest[..tag.length]), Ok(Some(tag)));
+        rest = &rest[tag.length..];
+    }
+}
+
+/// DER has one spelling of everything, so what was read can be written; and what is taken apart are parts of it.
+fn staple(data: &[u8]) {
+    let mut elements = der::Reader::new(data);
+    while let Ok(element) = elements.any() {
+        assert_eq!(der::wrap(element.tag, element.content), element.whole);
+    }
+    let is_part = |part: &[u8]| data.as_ptr_range().contains(&part.as_ptr()) || part.is_empty();
+    if let Ok(response) = ocsp::Response::decode(data) {
+        assert!(is_part(response.signed) && is_part(response.signature) && response.certificates.iter().all(|one| is_part(one)));
+        // Each answer and each certificate has bytes of its own.
+        assert!(response.answers.len() + response.certificates.len() <= data.len());
+    }
+    if let Ok(certificate) = x509::Certificate::decode(data) {
+        assert!(is_part(certificate.signed) && is_part(certificate.key));
+        let _ = x509::Key::decode(certificate.key);
+    }
+    assert!(crate::tls::fuzz_staple(data).len() < 200);
+}
+
 fn words(data: &[u8]) {
     assert!(text::escape(data).chars().all(|letter| !letter.is_control()));
     let Ok(digits) = std::str::from_utf8(data) else { return };
@@ -338,6 +400,12 @@ fn words(data: &[u8]) {
         let again: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(text::hex(&again), Ok(bytes));
     }
+}
+
+/// A certificate, for what is about one.
+pub(crate) fn certificate() -> &'static [u8] {
+    static BYTES: LazyLock<Bytes> = LazyLock::new(|| text::hex(CERTIFICATE).expect("hexadecimal"));
+    &BYTES
 }
 
 impl Target {

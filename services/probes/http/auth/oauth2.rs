@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use form_urlencoded::{Serializer, byte_serialize};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -29,7 +28,7 @@ use crate::{
     Run,
     failure::{Failure, Invalid, outcome_of},
     gate::Demand,
-    secret::{Hidden, Secret},
+    secret::{Hidden, Masks, Secret},
     stopwatch::{self, Phase, Stopwatch},
     target::{Family, Host, Options, Selection},
     tls::Tls,
@@ -160,7 +159,7 @@ impl Oauth2 {
         let secret = self.client_secret.look_up(&run.world.gate).await?;
         run.masks.add(&secret);
         let loaded = self.tls.load().await?;
-        let request = self.request(&secret)?;
+        let request = self.request(&secret, &mut run.masks)?;
         // The target's family and addresses are not the endpoint's; a source address decides the family of both.
         let family = if run.options.source.is_some() { run.options.family } else { Family::Any };
         let options = Options { family, selection: Selection::First, ..run.options.clone() };
@@ -207,7 +206,7 @@ impl Oauth2 {
         Failure::new(Reason::NotAuthenticated, attribution, sentence)
     }
 
-    fn request(&self, secret: &Hidden) -> Result<Request, Failure> {
+    fn request(&self, secret: &Hidden, masks: &mut Masks) -> Result<Request, Failure> {
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         if !self.scopes.is_empty() {
@@ -223,13 +222,12 @@ impl Oauth2 {
         } else {
             // RFC 6749 section 2.3.1 has both encoded as in forms first.
             let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-            let pair = Zeroizing::new(format!("{}:{}", encode(&self.client_id), &*Zeroizing::new(encode(secret.expose()))));
-            let value = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())));
-            let mut value = HeaderValue::try_from(value.as_str()).map_err(|_| Failure::internal("base64 that is no header"))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+            let credentials = super::basic(&encode(&self.client_id), &Hidden::new(encode(secret.expose())));
+            masks.add(&credentials);
+            let value = super::sendable(&Zeroizing::new(format!("Basic {}", credentials.expose())));
+            headers.insert(AUTHORIZATION, value.ok_or_else(|| Failure::internal("base64 that is no header"))?);
         }
-        Ok(Request { method: Method::POST, headers, authority: None, body: form.finish().into(), body_file: None })
+        Ok(Request { method: Method::POST, headers, authority: None, body: form.finish().into(), body_file: None, is_body_hidden: false })
     }
 }
 
