@@ -52,7 +52,7 @@ pub(crate) fn show(plan: &Plan) {
 }
 
 async fn vantage(row: &Row, plan: &Plan, count: u32) {
-    let monitor = Monitor::start(MONITOR.as_ref(), None).await.unwrap();
+    let monitor = Monitor::start(MONITOR.as_ref(), None, None).await.unwrap();
     let capture = Capture::start(row);
     // Alone it is asked fifty times a second, so that there is something to count.
     let (requests, spacing) = if count == 1 { (45, SECOND / 50) } else { (1, SECOND / 10) };

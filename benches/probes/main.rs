@@ -1,7 +1,7 @@
 //! What measuring costs, and how true it is.
 //!
 //! `cargo bench --bench probes [-- SCENARIO.. --seconds N --rate REQUESTS --data memory|disk]`, with scenarios `ping`, `flood`, `many`, `udp`, `dns`,
-//! `others`, `accuracy`; without one, all.
+//! `http`, `https`, `others`, `accuracy`; without one, all.
 //!
 //! Measured: `vantage-monitor serve` as it ships (orders in, engine, journal, results out through the stream), by the processor time of its
 //! process; the manager is played here and costs it nothing. Beside it, in the same run: a bare loop over the same sockets in a process of
@@ -15,6 +15,7 @@
 mod accuracy;
 mod peers;
 mod reflector;
+mod web;
 
 #[path = "../../tests/lab/netns.rs"]
 mod netns;
@@ -109,6 +110,12 @@ fn main() {
     if plan.has("dns") {
         served(&plan, "dns", Service::Dns);
     }
+    if plan.has("http") {
+        web::http(&plan);
+    }
+    if plan.has("https") {
+        web::https(&plan);
+    }
     if plan.has("others") {
         others(&plan);
     }
@@ -161,7 +168,7 @@ fn many(plan: &Plan) {
 
 /// A kind over UDP, against a target in a process of its own.
 fn served(plan: &Plan, name: &str, service: Service) {
-    let target = peers::Served::start(name);
+    let target = peers::Served::start(name, Duration::ZERO);
     let interval = Duration::from_millis(100);
     let checks: Vec<_> = (0..1000).map(|number| checks::served(service, target.address, interval, number)).collect();
     println!("\n{name}: 1,000 checks of one server, every {interval:?}");
@@ -171,7 +178,7 @@ fn served(plan: &Plan, name: &str, service: Service) {
         Peer::bare_udp(target.address, name, sockets).show(&window);
     }
     if service == Service::Dns
-        && let Some(peer) = Peer::blackbox(target.address)
+        && let Some(peer) = Peer::blackbox_dns(target.address)
     {
         peer.show(&window);
     }
@@ -179,8 +186,8 @@ fn served(plan: &Plan, name: &str, service: Service) {
 
 /// The kinds for which there is no bare loop to speak of.
 fn others(plan: &Plan) {
-    for (name, service) in [("ntp", Service::Ntp), ("tcp", Service::Tcp), ("http", Service::Http)] {
-        let target = peers::Served::start(name);
+    for (name, service) in [("ntp", Service::Ntp), ("tcp", Service::Tcp)] {
+        let target = peers::Served::start(name, Duration::ZERO);
         let checks: Vec<_> = (0..200).map(|number| checks::served(service, target.address, Duration::from_millis(100), number)).collect();
         println!("\n{name}: 200 checks of one server, every 100ms");
         print!("{}", measure(plan, &checks, Duration::from_millis(100)).text());
@@ -191,10 +198,16 @@ fn others(plan: &Plan) {
 }
 
 fn measure(plan: &Plan, checks: &[Check], interval: Duration) -> Window {
+    measure_with(plan, checks, interval, "")
+}
+
+/// The same, with the file of an authority that the monitor takes for the system's; "": none.
+fn measure_with(plan: &Plan, checks: &[Check], interval: Duration, authority: &str) -> Window {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let folder = tempfile::tempdir().unwrap();
-        let monitor = Monitor::start(MONITOR.as_ref(), plan.durable.then_some(folder.path())).await.unwrap();
+        let authority = (!authority.is_empty()).then_some(authority.as_ref());
+        let monitor = Monitor::start(MONITOR.as_ref(), plan.durable.then_some(folder.path()), authority).await.unwrap();
         monitor.measure(checks, interval + Duration::from_secs(2), plan.time.max(interval * 2)).await.unwrap()
     })
 }

@@ -24,7 +24,7 @@ use vantage_monitor::bench::{
 use vantage_probes::net::bare::{self, Echo, Stamps, Tally};
 
 /// How long a bare loop runs: it is even, so that more tells no more.
-const BARE: Duration = Duration::from_secs(3);
+pub(crate) const BARE: Duration = Duration::from_secs(3);
 
 /// Somebody who does the same.
 pub(crate) struct Peer {
@@ -35,11 +35,28 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Somebody who got so many answers for so much processor time, and waited for others in vain.
+    pub(crate) fn new(name: &str, count: u64, lost: u64, busy: Duration) -> Self {
+        Self { name: name.to_owned(), count, lost, busy }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Answers per second of processor time.
+    pub(crate) fn rate(&self) -> f64 {
+        self.count as f64 / self.busy.as_secs_f64()
+    }
+
     /// Prints it, with what part of it the monitor is.
     pub(crate) fn show(&self, window: &Window) {
         let (ours, unit) = window.figures().rate();
-        let rate = self.count as f64 / self.busy.as_secs_f64();
-        println!("{}, {} lost; the monitor is {:.2} of it", line(&self.name, rate, unit), self.lost, ours / rate);
+        println!("{}, {} lost; the monitor is {:.2} of it", line(&self.name, self.rate(), unit), self.lost, ours / self.rate());
     }
 
     /// The bare loop over an echo socket; with the stamps of "arrival" or "both".
@@ -52,7 +69,8 @@ impl Peer {
         Self::bare(&format!("bare loop, {sockets} sockets"), &["udp", name, &server.to_string(), sockets])
     }
 
-    fn bare(name: &str, arguments: &[&str]) -> Self {
+    /// A bare loop, in a process of its own.
+    pub(crate) fn bare(name: &str, arguments: &[&str]) -> Self {
         let output = Command::new(std::env::current_exe().unwrap()).arg("child").args(arguments).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -97,12 +115,17 @@ impl Peer {
         Some(Self { name: format!("fping -q {}", flags.join(" ")), count, lost: sent.saturating_sub(count), busy })
     }
 
-    /// blackbox_exporter's DNS probe, asked over one HTTP connection. None where it is not installed.
-    pub(crate) fn blackbox(server: SocketAddr) -> Option<Self> {
+    /// blackbox_exporter's DNS probe.
+    pub(crate) fn blackbox_dns(server: SocketAddr) -> Option<Self> {
+        let module = "    prober: dns\n    timeout: 2s\n    dns:\n      query_name: www.example.com\n      query_type: A\n      preferred_ip_protocol: ip4\n";
+        Self::blackbox(module, &server.to_string(), 2000)
+    }
+
+    /// A module of blackbox_exporter, asked so often over one HTTP connection. None where it is not installed.
+    pub(crate) fn blackbox(module: &str, target: &str, runs: u64) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("blackbox.yml");
-        let module = "modules:\n  dns:\n    prober: dns\n    timeout: 2s\n    dns:\n      query_name: www.example.com\n      query_type: A\n      preferred_ip_protocol: ip4\n";
-        fs::write(&file, module).unwrap();
+        fs::write(&file, format!("modules:\n  it:\n{module}")).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let started = Command::new("prometheus-blackbox-exporter")
             .arg(format!("--config.file={}", file.display()))
@@ -123,10 +146,10 @@ impl Peer {
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
         };
-        let request = format!("GET /probe?module=dns&target={server} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let request = format!("GET /probe?module=it&target={target} HTTP/1.1\r\nHost: {address}\r\n\r\n");
         let busy = || Duration::from_nanos(u64::try_from(clock.now().unwrap().num_nanoseconds()).unwrap());
         let before = busy();
-        let (runs, mut count) = (2000, 0);
+        let mut count = 0;
         for _ in 0..runs {
             stream.write_all(request.as_bytes()).unwrap();
             count += u64::from(answer(&mut stream).contains("\nprobe_success 1"));
@@ -152,7 +175,7 @@ fn answer(stream: &mut TcpStream) -> String {
 }
 
 /// The processor time of all children that have ended.
-fn children() -> Duration {
+pub(crate) fn children() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Duration::from_micros(u64::try_from(micros).unwrap())
@@ -172,16 +195,22 @@ impl Drop for Killed {
 /// A target in a process of its own.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
+    /// The file of the authority that certifies it, where it needs one.
+    pub(crate) authority: Option<String>,
     _process: Killed,
 }
 
 impl Served {
-    pub(crate) fn start(name: &str) -> Self {
-        let mut child =
-            Command::new(std::env::current_exe().unwrap()).args(["child", "serve", name]).stdout(Stdio::piped()).spawn().unwrap();
+    /// Web servers let each request wait for `delay`.
+    pub(crate) fn start(name: &str, delay: Duration) -> Self {
+        let delay = delay.as_millis().to_string();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut child = command.args(["child", "serve", name, &delay]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { address: line.trim().parse().unwrap(), _process: Killed(child) }
+        let mut words = line.split_whitespace();
+        let address = words.next().unwrap().parse().unwrap();
+        Self { address, authority: words.next().map(str::to_owned), _process: Killed(child) }
     }
 }
 
@@ -189,16 +218,17 @@ impl Served {
 pub(crate) fn child(arguments: &[String]) {
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     let (style, tally) = match words.as_slice() {
-        ["serve", name] => {
+        ["serve", name, delay] => {
             let service = match *name {
                 "dns" => Service::Dns,
                 "ntp" => Service::Ntp,
                 "tcp" => Service::Tcp,
                 "http" => Service::Http,
+                "https" => Service::Https,
                 _ => Service::Udp,
             };
-            let target = targets::start(service).unwrap();
-            println!("{}", target.address);
+            let target = targets::start_slow(service, Duration::from_millis(delay.parse().unwrap())).unwrap();
+            println!("{} {}", target.address, target.authority().unwrap_or_default().display());
             loop {
                 std::thread::park();
             }
@@ -217,6 +247,7 @@ pub(crate) fn child(arguments: &[String]) {
             let run = if *sockets == "kept" { bare::udp_kept } else { bare::udp };
             ("datagram", run(server, &request, BARE).unwrap())
         }
+        ["web", manner, server, authority] => ("blocking", crate::web::child(manner, server.parse().unwrap(), authority)),
         other => return println!("unknown: {other:?}"),
     };
     let Tally { sent, answered, busy, .. } = tally;

@@ -54,6 +54,7 @@ pub fn served(service: Service, target: SocketAddr, interval: Duration, number: 
         Service::Ntp => Kind::Ntp(NtpProbe { server: host, port, samples: 1, ..NtpProbe::default() }),
         Service::Tcp => Kind::Tcp(TcpProbe { host, port, ..TcpProbe::default() }),
         Service::Http => Kind::Http(HttpProbe { url: format!("http://{target}/"), ..HttpProbe::default() }),
+        Service::Https => Kind::Https(HttpProbe { url: format!("https://{target}/"), ..HttpProbe::default() }),
     };
     check(format!("check-{number}"), interval, kind)
 }

@@ -62,8 +62,9 @@ fn errno(act: &str) -> impl FnOnce(nix::Error) -> Fatal + '_ {
 }
 
 impl Monitor {
-    /// Starts `program` in the network of the calling thread, with its journal in a folder or in memory. Errors: it does not come up.
-    pub async fn start(program: &Path, journal: Option<&Path>) -> Result<Self, Fatal> {
+    /// Starts `program` in the network of the calling thread, with its journal in a folder or in memory; where an authority is given, it takes
+    /// that one for the system's. Errors: it does not come up.
+    pub async fn start(program: &Path, journal: Option<&Path>, authority: Option<&Path>) -> Result<Self, Fatal> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.map_err(machine("find a free port"))?;
         let mut command = Command::new(program);
@@ -71,6 +72,9 @@ impl Monitor {
         // Its settings come through a pipe: no file is left behind.
         command.args(["--config", "/proc/self/fd/0", "--data"]).arg(journal.unwrap_or(Path::new("memory")));
         command.stdin(Stdio::piped()).stdout(Stdio::null());
+        if let Some(authority) = authority {
+            command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
+        }
         let child = command.spawn().map_err(machine(format!("start {}", program.display())))?;
         let id = Pid::from_raw(child.id().cast_signed());
         // In place before anything may fail, so that the process ends with it.

@@ -4,12 +4,13 @@
 //! the processor time of its process is all its own: orders, schedule, probes, journal and results. `benches/probes` does the same for more
 //! than one kind, and beside others' programs.
 
+mod authority;
 pub mod checks;
 pub mod load;
 pub mod targets;
 pub mod window;
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{fs, io, net::Ipv4Addr, time::Duration};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -20,7 +21,10 @@ use vantage_daemon::{
     signal::Signals,
 };
 use vantage_probes::{
-    net::bare::{self, Echo, Stamps, Tally},
+    net::bare::{
+        self, Echo, Stamps, Tally,
+        web::{self, Handshakes},
+    },
     wire::ntp::{self, Stamp},
 };
 
@@ -37,7 +41,7 @@ const WARM: Duration = Duration::from_secs(1);
 /// What is measured, and how long.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// The kind of probe (https is http and a handshake; it has no target here)
+    /// The kind of probe
     kind: Kind,
     /// How many checks, each of a target of its own where the kind has no ports
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=20_000))]
@@ -62,6 +66,7 @@ enum Kind {
     Ping,
     Traceroute,
     Http,
+    Https,
     Tcp,
     Udp,
     Dns,
@@ -74,6 +79,7 @@ impl Kind {
         match self {
             Self::Ping | Self::Traceroute => None,
             Self::Http => Some(Service::Http),
+            Self::Https => Some(Service::Https),
             Self::Tcp => Some(Service::Tcp),
             Self::Udp => Some(Service::Udp),
             Self::Dns => Some(Service::Dns),
@@ -104,7 +110,8 @@ async fn measure(args: &BenchArgs) -> Result<Exit, Fatal> {
     let machine = |error: io::Error| Fatal::new(Exit::OsError, format!("prepare the benchmark: {error}"));
     let program = std::env::current_exe().map_err(machine)?;
     let target = args.kind.service().map(targets::start).transpose().map_err(machine)?;
-    let monitor = Monitor::start(&program, None).await?;
+    let authority = target.as_ref().and_then(Target::authority);
+    let monitor = Monitor::start(&program, None, authority.as_deref()).await?;
     let checks = place(args, target.as_ref());
     let interval = interval(args);
     let window = monitor.measure(&checks, WARM.max(interval), Duration::from_secs(args.seconds).max(interval)).await?;
@@ -163,7 +170,19 @@ fn compare(kind: Kind, addresses: &[Ipv4Addr], target: Option<&Target>, ours: f6
         }
         return Ok(loops);
     }
-    let (Some(request), Some(target)) = (request(kind), target) else { return Ok(Vec::new()) };
+    let Some(target) = target else { return Ok(Vec::new()) };
+    if kind == Kind::Http {
+        return Ok(vec![comparison("bare loop, a connection for each request".to_owned(), web::http(target.address, BARE)?)]);
+    }
+    if let Some(authority) = target.authority() {
+        let root = fs::read(authority)?;
+        let mut loops = Vec::new();
+        for (handshakes, name) in [(Handshakes::Full, "full handshakes"), (Handshakes::Resumed, "resumed sessions")] {
+            loops.push(comparison(format!("bare rustls loop, {name}"), web::https(target.address, &root, handshakes, BARE)?));
+        }
+        return Ok(loops);
+    }
+    let Some(request) = request(kind) else { return Ok(Vec::new()) };
     Ok(vec![
         comparison("bare loop, a socket for each request".to_owned(), bare::udp(target.address, &request, BARE)?),
         comparison("bare loop, one socket for all".to_owned(), bare::udp_kept(target.address, &request, BARE)?),
@@ -185,7 +204,7 @@ pub fn datagram(service: Service) -> Option<Vec<u8>> {
             Some(bytes)
         }
         Service::Ntp => Some(ntp::request(4, Stamp(1)).to_vec()),
-        Service::Tcp | Service::Http => None,
+        Service::Tcp | Service::Http | Service::Https => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,8 +12,15 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
 use vantage_daemon::clock;
 use vantage_probes::wire::ntp::{self, Packet, Stamp};
+
+use super::authority::{self, Authority};
 
 /// How often a target looks whether it is still wanted.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -33,6 +41,8 @@ pub enum Service {
     Tcp,
     /// Answers each request with 200 and three bytes (RFC 9112).
     Http,
+    /// The same over TLS, with a certificate of an authority of its own.
+    Https,
 }
 
 /// A target that answers until it is dropped.
@@ -40,8 +50,16 @@ pub enum Service {
 pub struct Target {
     /// Where.
     pub address: SocketAddr,
+    authority: Option<Authority>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Target {
+    /// The file, in PEM form, of the authority that certifies it; as long as it lives. None where it needs none.
+    pub fn authority(&self) -> Option<PathBuf> {
+        self.authority.as_ref().map(Authority::path)
+    }
 }
 
 impl Drop for Target {
@@ -56,23 +74,30 @@ impl Drop for Target {
 
 /// Starts one on a free port of 127.0.0.1. Errors: no socket, no thread.
 pub fn start(service: Service) -> io::Result<Target> {
+    start_slow(service, Duration::ZERO)
+}
+
+/// The same; a web server that lets each request wait for so long.
+pub fn start_slow(service: Service, delay: Duration) -> io::Result<Target> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     let wanted = move || !stopping.load(Ordering::Relaxed);
+    let (authority, config) = if service == Service::Https { Some(authority::certify()?).unzip() } else { (None, None) };
+    let manner = Manner { answers: service != Service::Tcp, delay, acceptor: config.map(TlsAcceptor::from) };
     let (address, work): (_, Box<dyn FnOnce() + Send>) = match service {
         Service::Udp | Service::Dns | Service::Ntp => {
             let socket = UdpSocket::bind("127.0.0.1:0")?;
             socket.set_read_timeout(Some(GLANCE))?;
             (socket.local_addr()?, Box::new(move || datagrams(service, &socket, wanted)))
         }
-        Service::Tcp | Service::Http => {
+        Service::Tcp | Service::Http | Service::Https => {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             listener.set_nonblocking(true)?;
-            (listener.local_addr()?, Box::new(move || connections(service, listener, wanted)))
+            (listener.local_addr()?, Box::new(move || connections(&manner, listener, wanted)))
         }
     };
     let thread = thread::Builder::new().name("target".to_owned()).spawn(work)?;
-    Ok(Target { address, stop, thread: Some(thread) })
+    Ok(Target { address, authority, stop, thread: Some(thread) })
 }
 
 fn datagrams(service: Service, socket: &UdpSocket, wanted: impl Fn() -> bool) {
@@ -84,36 +109,64 @@ fn datagrams(service: Service, socket: &UdpSocket, wanted: impl Fn() -> bool) {
         let _ = match service {
             Service::Dns => answer(request).map(|answer| socket.send_to(&answer, from)),
             Service::Ntp => time(request).map(|answer| socket.send_to(&answer, from)),
-            Service::Udp | Service::Tcp | Service::Http => Some(socket.send_to(request, from)),
+            Service::Udp | Service::Tcp | Service::Http | Service::Https => Some(socket.send_to(request, from)),
         };
     }
 }
 
+/// How connections are served.
+#[derive(Clone)]
+struct Manner {
+    /// With a page for each request, or not at all.
+    answers: bool,
+    /// How long after the request.
+    delay: Duration,
+    /// Over TLS.
+    acceptor: Option<TlsAcceptor>,
+}
+
 /// Connections are served by a small runtime of its own: thousands may be open at once.
-fn connections(service: Service, listener: TcpListener, wanted: impl Fn() -> bool) {
+fn connections(manner: &Manner, listener: TcpListener, wanted: impl Fn() -> bool) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
         while wanted() {
             let Ok(Ok((stream, _))) = tokio::time::timeout(GLANCE, listener.accept()).await else { continue };
-            tokio::spawn(async move {
-                let mut buffer = [0; 2048];
-                loop {
-                    if stream.readable().await.is_err() {
-                        return;
-                    }
-                    match stream.try_read(&mut buffer) {
-                        Ok(0) => return,
-                        // The requests of a benchmark are one segment each, and so are the answers.
-                        Ok(_) if service == Service::Http => _ = stream.try_write(PAGE),
-                        Ok(_) => {}
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(_) => return,
-                    }
-                }
-            });
+            let manner = manner.clone();
+            // Who leaves early has what was wanted.
+            tokio::spawn(async move { drop(connection(stream, &manner).await) });
         }
     });
+}
+
+async fn connection(stream: TcpStream, manner: &Manner) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    match &manner.acceptor {
+        Some(acceptor) => serve(acceptor.accept(stream).await?, manner).await,
+        None => serve(stream, manner).await,
+    }
+}
+
+/// The requests of a benchmark are one segment each, and so are the answers.
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, manner: &Manner) -> io::Result<()> {
+    let mut buffer = [0; 2048];
+    loop {
+        let length = stream.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        if !manner.delay.is_zero() {
+            tokio::time::sleep(manner.delay).await;
+        }
+        if manner.answers {
+            stream.write_all(PAGE).await?;
+            stream.flush().await?;
+        }
+        // Whoever speaks that reads to the end, as openssl's s_time does.
+        if buffer.get(..length).unwrap_or_default().windows(8).any(|word| word == b"HTTP/1.0") {
+            return stream.shutdown().await;
+        }
+    }
 }
 
 /// The answer to a DNS question: the header and the question again, and one record. None where there is no question.

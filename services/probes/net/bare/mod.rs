@@ -17,6 +17,7 @@ use nix::{
 
 mod echo;
 mod lot;
+pub mod web;
 
 pub use echo::{Echo, Stamps};
 
