@@ -4,11 +4,7 @@
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
 use vantage_contract::v1::{Check, TlsOptions, probe::Kind};
-use vantage_monitor::bench::{
-    checks,
-    targets::Service,
-    window::line,
-};
+use vantage_monitor::bench::{checks, targets::Service, window::line};
 use vantage_probes::net::bare::{
     Tally,
     web::{self, Handshakes},
@@ -30,7 +26,7 @@ type Turn = Box<dyn Fn(SocketAddr, &str) -> Option<Peer>>;
 /// HTTP (RFC 9112) in the clear.
 pub(crate) fn http(plan: &Plan) {
     let turns: Vec<Turn> = vec![Box::new(|server, _| Some(bare("http", server, ""))), Box::new(|server, _| blackbox(server, None))];
-    compare(plan, "http", Service::Http, 300, &turns, |_| {});
+    compare(plan, "http", Service::Http, 1000, &turns, |_| {});
 }
 
 /// HTTPS with full handshakes of TLS 1.3, and with resumed sessions.
@@ -40,9 +36,9 @@ pub(crate) fn https(plan: &Plan) {
         Box::new(|server, _| openssl(server)),
         Box::new(|server, authority| blackbox(server, Some(authority))),
     ];
-    compare(plan, "https, full handshakes", Service::Https, 100, &full, |_| {});
+    compare(plan, "https, full handshakes", Service::Https, 200, &full, |_| {});
     let resumed: Vec<Turn> = vec![Box::new(|server, authority| Some(bare("resumed", server, authority)))];
-    compare(plan, "https, resumed sessions", Service::Https, 150, &resumed, |check| {
+    compare(plan, "https, resumed sessions", Service::Https, 200, &resumed, |check| {
         let Some(Kind::Https(spec)) = check.probe.as_mut().and_then(|probe| probe.kind.as_mut()) else { unreachable!() };
         spec.tls = Some(TlsOptions { resume: true, ..TlsOptions::default() });
     });

@@ -68,7 +68,7 @@ impl Monitor {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.map_err(machine("find a free port"))?;
         let mut command = Command::new(program);
-        command.args(["serve", "--name", "bench", "--http-listen", "off", "--log", "error", "--listen", &address.to_string()]);
+        command.args(["serve", "--name", "bench", "--http-listen", "off", "--log", "error,audit=off", "--listen", &address.to_string()]);
         // Its settings come through a pipe: no file is left behind.
         command.args(["--config", "/proc/self/fd/0", "--data"]).arg(journal.unwrap_or(Path::new("memory")));
         command.stdin(Stdio::piped()).stdout(Stdio::null());

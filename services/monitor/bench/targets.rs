@@ -12,6 +12,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use nix::sys::socket::{Backlog, listen};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -93,6 +94,8 @@ pub fn start_slow(service: Service, delay: Duration) -> io::Result<Target> {
         Service::Tcp | Service::Http | Service::Https => {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             listener.set_nonblocking(true)?;
+            // Checks may be due at the same moment, and a SYN that finds no place is sent again after a second.
+            listen(&listener, Backlog::new(4096)?)?;
             (listener.local_addr()?, Box::new(move || connections(&manner, listener, wanted)))
         }
     };
