@@ -30,7 +30,7 @@ impl Probe for Https {
     }
 
     fn is_light(&self) -> bool {
-        false
+        self.0.is_light()
     }
 
     fn target(&self) -> String {

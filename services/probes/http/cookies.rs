@@ -122,7 +122,7 @@ fn parse(url: &Url, line: &str, now: SystemTime) -> Option<(Cookie, bool)> {
 }
 
 /// A date in any of the forms that servers write (RFC 6265 section 5.1.1).
-fn date(text: &str) -> Option<SystemTime> {
+pub(super) fn date(text: &str) -> Option<SystemTime> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
     for token in text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != ':').filter(|token| !token.is_empty()) {
         let number = token.parse::<i64>().ok();
@@ -159,7 +159,7 @@ fn month_of(token: &str) -> Option<i64> {
 }
 
 /// Days since 1970-01-01 in the Gregorian calendar: years are counted from March, so that the leap day comes last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+pub(super) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day - 1 - 719_468
 }

@@ -9,7 +9,7 @@ use vantage_contract::v1::{Attribution, HttpReport, Reason};
 
 use super::{
     coding::{Decoder, Fault, Said, coded_limit},
-    connection::{Again, Connection, Unanswered},
+    connection::{Again, Connection, MAX_HEAD, Unanswered, failure},
     dial::Way,
     kept::{Idle, Kept, Origin, Server},
     request::{self, Request},
@@ -32,6 +32,9 @@ const DRAINING: Duration = Duration::from_millis(500);
 /// How much of a coded body is decoded at once, and how long that may go on without a pause.
 const CODED_PIECE: usize = 4096;
 const TURN: Duration = Duration::from_millis(1);
+
+/// The longest media type that is reported: twice what a registered one can have (RFC 6838 section 4.2), and its parameters.
+const MAX_CONTENT_TYPE: usize = 512;
 
 /// What is asked of whom.
 pub(super) struct Hop<'a> {
@@ -105,6 +108,10 @@ pub(super) async fn exchange(hop: &Hop<'_>, run: &mut Run<'_, HttpReport>) -> Re
     match connection.ask(request, &act, run).await {
         Ok(head) => {
             tell(&head, hop.number, &mut run.report);
+            // Buffers may have had room for more.
+            if run.report.header_size_bytes > MAX_HEAD as u64 {
+                return Err(failure::long_head(&act).into());
+            }
             Ok(Reply { act, head, number: hop.number, connection, origin })
         }
         Err(Unanswered { failure, .. }) if !is_reused => Err(failure.into()),
@@ -137,6 +144,7 @@ fn tell(head: &response::Parts, number: usize, report: &mut HttpReport) {
     report.header_size_bytes = head.headers.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum();
     let content_type = head.headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     report.content_type = content_type.unwrap_or_default();
+    report.content_type.truncate(report.content_type.floor_char_boundary(MAX_CONTENT_TYPE));
     report.body_size_bytes = 0;
     report.decoded_body_size_bytes = 0;
     report.content_coding.clear();

@@ -7,6 +7,8 @@ mod cookies;
 mod dial;
 mod exchange;
 mod expect;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hops;
 mod json;
 mod kept;
@@ -15,7 +17,13 @@ mod redirect;
 mod request;
 mod version;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::header::ACCEPT_ENCODING;
 use tokio::time::timeout_at;
@@ -62,7 +70,12 @@ pub(crate) struct Http {
     expect: Arc<Expectations>,
     /// The connections that are kept. None: each exchange has its own.
     kept: Option<Kept>,
+    /// Whether the run before this one did no more than wait for the network. Of the first, nothing is known.
+    was_light: AtomicBool,
 }
+
+/// Who reads more than this has some work with it.
+const LIGHT: u64 = 256 << 10;
 
 impl Http {
     /// Parses the probe of a kind: the kind's name is the scheme that the URL must have.
@@ -96,6 +109,7 @@ impl Http {
             tls: Tls::parse(kind, "tls", spec.tls.as_ref())?,
             expect: Arc::new(Expectations::parse(spec.expect.as_ref())?),
             kept: spec.reuse.then(Kept::default),
+            was_light: AtomicBool::new(false),
         })
     }
 
@@ -186,7 +200,8 @@ impl Probe for Http {
     }
 
     fn is_light(&self) -> bool {
-        false
+        // TLS computes, and so may who looks for something in a body. Where a redirect leads is not known before it has done so.
+        self.was_light.load(Ordering::Relaxed) && !self.expect.wants_body()
     }
 
     fn target(&self) -> String {
@@ -202,6 +217,24 @@ impl Probe for Http {
     }
 
     async fn run(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
+        // A run that is ended from outside was not.
+        self.was_light.store(false, Ordering::Relaxed);
+        let verdict = self.ask_and_judge(run).await;
+        let is_secure = run.report.tls.is_some() || run.watch.taken(Phase::Tls).is_some();
+        let size = run.report.received_bytes.max(run.report.decoded_body_size_bytes);
+        let is_light = size < LIGHT && !is_secure;
+        self.was_light.store(is_light, Ordering::Relaxed);
+        verdict
+    }
+
+    fn settle(report: &mut HttpReport, times: &Times, masks: &Masks) {
+        hops::settle(report, times);
+        hops::mask(report, masks);
+    }
+}
+
+impl Http {
+    async fn ask_and_judge(&self, run: &mut Run<'_, HttpReport>) -> Result<String, Failure> {
         let asked = self.ask(run).await;
         if asked.is_err() && run.watch.phase().is_none() {
             // Nothing was begun, and took its time all the same.
@@ -241,11 +274,6 @@ impl Probe for Http {
             many => format!(" after {many} redirects"),
         };
         Ok(format!("{act}: {}, {} bytes{redirects}", expect::status_line(head.status), run.report.body_size_bytes))
-    }
-
-    fn settle(report: &mut HttpReport, times: &Times, masks: &Masks) {
-        hops::settle(report, times);
-        hops::mask(report, masks);
     }
 }
 

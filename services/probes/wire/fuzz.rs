@@ -20,13 +20,14 @@ use super::{
     ntp::{self, Packet, Sample},
     ocsp, rdata, socks, text, tunnel, x509, xmpp,
 };
+use crate::http::fuzz as http;
 
 /// Something that reads bytes.
 #[derive(Debug)]
 pub struct Target {
     /// Its name.
     pub name: &'static str,
-    /// Good bytes to begin with, in hexadecimal: real ones, where there are some.
+    /// Good bytes to begin with: real ones, where there are some. In hexadecimal, or as text after a "=".
     pub seeds: &'static [&'static str],
     /// Feeds it.
     pub run: fn(&[u8]),
@@ -52,6 +53,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "certificate", run: crate::tls::fuzz_certificate, seeds: &[CERTIFICATE] },
     Target { name: "starttls", run: start_tls, seeds: &["300c02010178070a010004000400", MARIADB, PROSODY] },
     Target { name: "ocsp", run: staple, seeds: &[OCSP_GOOD, OCSP_REVOKED, CERTIFICATE, "30030a0103"] },
+    Target { name: "http_cookies", run: http::cookies, seeds: COOKIES },
+    Target { name: "http_date", run: http::date, seeds: DATES },
+    Target { name: "http_location", run: http::location, seeds: LOCATIONS },
+    Target { name: "http_frames", run: http::frames, seeds: &[FRAMES] },
 ];
 
 /// A JSON text as gzip 1.12, brotli 1.0.9 and zstd 1.5.4 code it, and ten megabytes of zeros by brotli; first which coding it is.
@@ -146,6 +151,27 @@ const PROSODY: &str = "3c3f786d6c2076657273696f6e3d27312e30273f3e3c73747265616d3
 /// What MariaDB 10.11.19 says first, without TLS.
 pub(super) const MARIADB: &str = "640000000a352e352e352d31302e31312e31392d4d6172696144422d302b6465623132753100030000005267315a55787e2f00fe\
     f7080200ff81150000000000001d0000006e5c64603527623b3f676a5f006d7973716c5f6e61746976655f70617373776f726400";
+
+/// Cookies for a host, for those below it, for others, and ones that end.
+const COOKIES: &[&str] = &[
+    "=SID=31d4d96e407aad42; Path=/; Secure; HttpOnly",
+    "=lang=en-US; Expires=Wed, 09 Jun 2032 10:18:14 GMT; Domain=shop.example\nlang=; Expires=Sun, 06 Nov 1994 08:49:37 GMT",
+    "=a=b; Domain=.example\nc=d; Domain=other.example; Max-Age=-1\n=e; Path=/a/b\nf=\"g h\"; Path=x; Max-Age=99999999999",
+];
+/// Dates as HTTP has them, and as servers have them.
+const DATES: &[&str] =
+    &["=Sun, 06 Nov 1994 08:49:37 GMT", "=Sunday, 06-Nov-94 08:49:37 GMT", "=Sun Nov  6 08:49:37 1994", "=29 feb 2028 0:0:0"];
+/// Places.
+const LOCATIONS: &[&str] = &[
+    "=https://www.example.com:8443/a/../b?c=d#e",
+    "=//joe:pw@[::ffff:192.0.2.1]/",
+    "=../x;y?z",
+    "=http://0x7f.1/%2e%2e/",
+    "=javascript:alert(1)",
+];
+/// In pieces of 5: SETTINGS and their answer, a WINDOW_UPDATE, HEADERS, and DATA that ends the stream; put together by hand.
+const FRAMES: &str = "05 000012040000000000000300000080000400010000000500ffffff 0000040800000000007fff0000 000000040100000000 \
+    00000301040000000188be5a 00000300010000000168690a";
 
 fn icmp(data: &[u8]) {
     for version in [Version::V4, Version::V6] {
@@ -411,7 +437,11 @@ pub(crate) fn certificate() -> &'static [u8] {
 impl Target {
     /// The seeds' bytes.
     pub fn seeds(&self) -> Vec<Vec<u8>> {
-        self.seeds.iter().map(|seed| text::hex(seed).expect("hexadecimal").to_vec()).collect()
+        let bytes = |seed: &&str| match seed.strip_prefix('=') {
+            Some(text) => text.as_bytes().to_vec(),
+            None => text::hex(seed).expect("hexadecimal").to_vec(),
+        };
+        self.seeds.iter().map(bytes).collect()
     }
 }
 

@@ -16,14 +16,12 @@ pub(super) fn failure(act: &str, error: &hyper::Error, life: &Life) -> Failure {
     }
     match &notes.end {
         Some(End::OverBudget) => return Failure::target(Reason::TooLarge, format!("{act}: {} bytes came and no end of it", notes.read)),
+        Some(End::Chatter) => return malformed(format!("{} frames of HTTP/2 that carry nothing of an answer", notes.chatter)),
         Some(End::Broken(error)) => return tls::of_wire(act, error),
         Some(End::Closed) | None => {}
     }
     if error.is_parse_too_large() {
-        return Failure::target(
-            Reason::TooLarge,
-            format!("{act}: the header section is longer than {} KiB or {MAX_FIELDS} fields", MAX_HEAD >> 10),
-        );
+        return long_head(act);
     }
     let is_http = |beginning: &[u8]| beginning.iter().zip(b"HTTP/1.").all(|(came, expected)| came == expected);
     if life.version == Version::Two && notes.beginning.starts_with(b"HTTP/1.") {
@@ -80,7 +78,7 @@ pub(super) fn again(error: &hyper::Error, life: &Life) -> Again {
             error.kind(),
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
         ),
-        Some(End::OverBudget) | None => false,
+        Some(End::OverBudget | End::Chatter) | None => false,
     };
     match (error.is_canceled(), is_closed) {
         // It was still here when the connection ended.
@@ -88,6 +86,13 @@ pub(super) fn again(error: &hyper::Error, life: &Life) -> Again {
         (false, true) => Again::IfIdempotent,
         (false, false) => Again::Never,
     }
+}
+
+/// A head that is more than anybody needs, or announces a body that is more than there can be.
+pub(in crate::http) fn long_head(act: &str) -> Failure {
+    let sentence =
+        format!("{act}: the header section is longer than {} KiB or {MAX_FIELDS} fields, or says a length beyond measure", MAX_HEAD >> 10);
+    Failure::target(Reason::TooLarge, sentence)
 }
 
 /// The first error of that type in the chain of causes.

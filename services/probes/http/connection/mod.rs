@@ -1,6 +1,6 @@
 //! A connection on which HTTP is spoken, whatever the version: what an exchange needs to know of it.
 
-mod failure;
+pub(super) mod failure;
 mod stream;
 #[cfg(feature = "http3")]
 mod three;
@@ -13,8 +13,11 @@ use vantage_contract::v1::HttpReport;
 use super::{dial::Line, version::Version};
 use crate::{Run, failure::Failure};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use watched::fuzz_frames;
+
 /// The longest header section that is read, in bytes and in fields.
-const MAX_HEAD: usize = 64 << 10;
+pub(super) const MAX_HEAD: usize = 64 << 10;
 const MAX_FIELDS: usize = 256;
 
 /// How much may come before the answer's head is whole: the head, interim answers, the chatter of HTTP/2.
@@ -22,6 +25,10 @@ const BUDGET: u64 = 256 << 10;
 
 /// How many interim answers (1xx) are listened to. More is a way never to answer.
 const MAX_INTERIM: u32 = 20;
+
+/// How many frames of HTTP/2 may carry nothing of an answer: SETTINGS, pings, windows, empty DATA. An honest server has a few for each
+/// megabyte; more is a way to keep us busy.
+const MAX_CHATTER: u32 = 10_000;
 
 /// A connection, ready for a request. It lives in its owner's future and nowhere else: when a run is dropped, nothing is left behind.
 ///

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use http::{Request, response};
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
@@ -16,8 +16,11 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use vantage_contract::v1::HttpReport;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::coop,
+};
+use vantage_contract::v1::{HttpReport, Reason};
 
 use super::{
     BUDGET, MAX_FIELDS, MAX_HEAD, Unanswered,
@@ -52,10 +55,17 @@ enum Sender {
 
 /// What has to be polled for the connection to live.
 pub(super) struct Life {
-    tasks: FuturesUnordered<Task>,
-    born: UnboundedReceiver<Task>,
+    tasks: Tasks,
     pub(super) version: Version,
     pub(super) notes: Shared,
+}
+
+/// What hyper would have somebody poll.
+enum Tasks {
+    /// HTTP/1.1: the connection, until it has ended. It is boxed as it is large, and moved with its owner.
+    One(Option<Box<http1::Connection<TokioIo<Watched>, Outgoing>>>),
+    /// HTTP/2: the connection, and what it begins on its way.
+    Two { tasks: FuturesUnordered<Task>, born: UnboundedReceiver<Task> },
 }
 
 impl Connection {
@@ -63,21 +73,21 @@ impl Connection {
     pub(super) async fn begin(stream: Stream, version: Version, act: &str, run: &mut Run<'_, HttpReport>) -> Result<Self, Failure> {
         let notes = Shared::default();
         notes.lock().budget = BUDGET;
-        let (bearer, born) = unbounded_channel();
-        let local = Local(bearer);
-        let mut life = Life { tasks: FuturesUnordered::new(), born, version, notes: notes.clone() };
+        let mut life = Life { tasks: Tasks::One(None), version, notes: notes.clone() };
         let sender = match version {
             Version::One => {
                 let io = TokioIo::new(Watched::new(stream, Framing::One, notes));
                 let mut builder = http1::Builder::new();
                 builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
                 let (sender, connection) = builder.handshake(io).await.map_err(|error| failure(act, &error, &life))?;
-                // An error of the connection comes out of the request, too.
-                local.execute(async move { drop(connection.await) });
+                life.tasks = Tasks::One(Some(Box::new(connection)));
                 Sender::One(sender)
             }
             // HTTP/3 does not come over a stream of bytes.
             _ => {
+                let (bearer, born) = unbounded_channel();
+                let local = Local(bearer);
+                life.tasks = Tasks::Two { tasks: FuturesUnordered::new(), born };
                 let io = TokioIo::new(Watched::new(stream, Framing::two(), notes));
                 let mut builder = http2::Builder::new(local.clone());
                 builder
@@ -148,8 +158,19 @@ impl Connection {
         let chunk = poll_fn(|cx| poll_data(body, cx));
         match self.life.beside(run, chunk).await {
             None => {
+                // Hyper takes a stream that was reset without an error for one that has come to its end.
+                let is_whole = self.life.version != Version::Two || body.is_end_stream();
                 self.body = None;
-                Ok(None)
+                // The connection has yet to see that it is free for another request.
+                poll_fn(|cx| {
+                    self.life.live(cx);
+                    Poll::Ready(())
+                })
+                .await;
+                if is_whole {
+                    return Ok(None);
+                }
+                Err(Failure::target(Reason::Disconnected, format!("{act}: the stream was reset in the middle of the answer")))
             }
             Some(Err(error)) => Err(failure(act, &error, &self.life)),
             Some(Ok(chunk)) => Ok(Some(chunk)),
@@ -163,9 +184,9 @@ impl Life {
         let mut work = pin!(work);
         poll_fn(|cx| {
             let mut polled = work.as_mut().poll(cx);
-            self.live(cx);
-            // What the connection has just brought need not wait for another turn.
+            // More is read only when all that came has been looked at; and that need not wait for another turn.
             if polled.is_pending() {
+                self.live(cx);
                 polled = work.as_mut().poll(cx);
             }
             self.tell(run);
@@ -174,17 +195,25 @@ impl Life {
         .await
     }
 
+    /// An error of the connection comes out of the request, too.
     fn live(&mut self, cx: &mut Context<'_>) {
-        loop {
-            let mut is_new = false;
-            while let Poll::Ready(Some(task)) = self.born.poll_recv(cx) {
-                self.tasks.push(task);
-                is_new = true;
+        match &mut self.tasks {
+            Tasks::One(connection) => {
+                if connection.as_mut().is_some_and(|connection| connection.poll_unpin(cx).is_ready()) {
+                    *connection = None;
+                }
             }
-            let is_done = matches!(self.tasks.poll_next_unpin(cx), Poll::Ready(Some(())));
-            if !is_new && !is_done {
-                return;
-            }
+            Tasks::Two { tasks, born } => loop {
+                let mut is_new = false;
+                while let Poll::Ready(Some(task)) = born.poll_recv(cx) {
+                    tasks.push(task);
+                    is_new = true;
+                }
+                let is_done = matches!(tasks.poll_next_unpin(cx), Poll::Ready(Some(())));
+                if !is_new && !is_done {
+                    return;
+                }
+            },
         }
     }
 
@@ -238,13 +267,16 @@ impl Body for Outgoing {
     }
 }
 
-/// The next chunk of data of a body; trailers are read and not looked at. None: that was all.
+/// The next chunk of data of a body; trailers are read and not looked at. None: that was all. A body of many small chunks that have all come is
+/// not read in one go: others want their turn.
 fn poll_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
     loop {
+        let turn = ready!(coop::poll_proceed(cx));
         match ready!(Pin::new(&mut *body).poll_frame(cx)) {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             Some(Ok(frame)) => {
+                turn.made_progress();
                 if let Ok(data) = frame.into_data() {
                     return Poll::Ready(Some(Ok(data)));
                 }

@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::MAX_INTERIM;
+use super::{MAX_CHATTER, MAX_INTERIM};
 use crate::{
     net::{stream::Stream, tcp::kernel_round_trip},
     stopwatch,
@@ -44,6 +44,8 @@ pub(super) struct Notes {
     pub(super) budget: u64,
     /// Interim answers (1xx) that came.
     pub(super) interim: u32,
+    /// Frames of HTTP/2 that came and carried nothing of the answer.
+    pub(super) chatter: u32,
     /// The kernel's smoothed round trip, as the answer began.
     pub(super) round_trip: Option<Duration>,
     /// What had come and been handed over before this exchange.
@@ -76,6 +78,8 @@ pub(super) enum End {
     Broken(io::Error),
     /// More came than may come.
     OverBudget,
+    /// Nothing but talk came (`Notes::chatter`).
+    Chatter,
 }
 
 /// Notes that the connection and its owner share.
@@ -143,8 +147,15 @@ impl AsyncRead for Watched {
         notes.beginning.extend_from_slice(came.get(..room).unwrap_or_default());
         let begins = match framing {
             Framing::One => true,
-            Framing::Two { incoming, .. } => incoming.feed(came, |frame| !frame.is_over && frame.kind == Frame::HEADERS),
+            Framing::Two { incoming, .. } => incoming.feed(came, |frame| {
+                notes.chatter += u32::from(frame.is_chatter());
+                !frame.is_over && frame.kind == Frame::HEADERS
+            }),
         };
+        if notes.chatter > MAX_CHATTER {
+            notes.end.get_or_insert(End::Chatter);
+            return Poll::Ready(Err(io::Error::other("nothing but talk came")));
+        }
         if begins && notes.answered.is_none() {
             let now = stopwatch::now();
             notes.answered = Some(now);
@@ -223,6 +234,8 @@ fn copy_of(error: &io::Error) -> io::Error {
 pub(super) struct Frame {
     kind: u8,
     flags: u8,
+    /// That of its payload, in bytes.
+    length: u32,
     /// Whether all of it has been seen.
     is_over: bool,
 }
@@ -230,6 +243,17 @@ pub(super) struct Frame {
 impl Frame {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
+    const CONTINUATION: u8 = 9;
+
+    /// Whether it begins and has nothing of an answer in it.
+    fn is_chatter(self) -> bool {
+        let carries = match self.kind {
+            Self::DATA => self.length > 0 || self.ends_stream(),
+            Self::HEADERS | Self::CONTINUATION => true,
+            _ => false,
+        };
+        !self.is_over && !carries
+    }
 
     /// Whether it is the last of its stream.
     fn ends_stream(self) -> bool {
@@ -249,7 +273,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Takes more bytes. Whether one of the frames that begin or end within them is `wanted`.
-    fn feed(&mut self, mut bytes: &[u8], wanted: impl Fn(Frame) -> bool) -> bool {
+    fn feed(&mut self, mut bytes: &[u8], mut wanted: impl FnMut(Frame) -> bool) -> bool {
         let mut found = false;
         loop {
             let skipped = usize::try_from(self.rest).unwrap_or(usize::MAX).min(bytes.len());
@@ -270,13 +294,36 @@ impl Frames {
             if self.have == self.head.len() {
                 let [long, middle, short, kind, flags, ..] = self.head;
                 self.have = 0;
-                self.rest = u64::from(u32::from_be_bytes([0, long, middle, short]));
-                let frame = Frame { kind, flags, is_over: false };
+                let length = u32::from_be_bytes([0, long, middle, short]);
+                self.rest = length.into();
+                let frame = Frame { kind, flags, length, is_over: false };
                 found |= wanted(frame);
                 self.frame = Some(frame);
             }
         }
     }
+}
+
+/// Frames are the same however they are cut, for fuzzing: the first byte says into how many pieces.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_frames(data: &[u8]) {
+    let Some((size, wire)) = data.split_first() else { return };
+    let count = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        // Begun, over, and those of them that end a stream.
+        let (mut frames, mut seen) = (Frames::default(), [0; 3]);
+        for piece in pieces {
+            let found = frames.feed(piece, |frame| {
+                seen[usize::from(frame.is_over)] += 1;
+                seen[2] += usize::from(frame.ends_stream());
+                false
+            });
+            assert!(!found, "nothing was wanted");
+        }
+        (seen, frames.have, frames.rest)
+    };
+    let (counts, have, rest) = count(&mut std::iter::once(wire));
+    assert_eq!(count(&mut wire.chunks(usize::from(*size).max(1))), (counts, have, rest));
+    assert!(counts[0] - counts[1] <= 1 && counts[0] * 9 <= wire.len(), "{counts:?}");
 }
 
 #[cfg(test)]
