@@ -13,6 +13,7 @@ mod hostile;
 mod http;
 mod http3;
 mod http_auth;
+mod http_hostile;
 mod http_proxy;
 mod https;
 mod identity;

@@ -150,7 +150,21 @@ pub(crate) fn write(folder: &Path, name: &str, text: &str) -> String {
 
 /// The resident memory of a process, in bytes.
 pub(crate) fn resident_bytes(id: u32) -> u64 {
+    memory(id, "VmRSS:")
+}
+
+/// The most it was since the start, or since that was forgotten.
+pub(crate) fn peak_bytes(id: u32) -> u64 {
+    memory(id, "VmHWM:")
+}
+
+/// Forgets what the most was (proc_pid_clear_refs(5)).
+pub(crate) fn forget_peak(id: u32) {
+    std::fs::write(format!("/proc/{id}/clear_refs"), "5").unwrap();
+}
+
+fn memory(id: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
