@@ -9,6 +9,7 @@ use vantage_contract::v1::{ExecuteRequest, Hello, ProbeResult, execute_request::
 use vantage_daemon::{audit::Event, clock, door::Peer};
 
 use crate::{
+    guard::code_name,
     pacer::Pacer,
     registry::Registry,
     session::{self, Attached, Command, Shared},
@@ -62,7 +63,7 @@ impl MonitorService for Execute {
                 tracing::info!(target: "audit", event, client, identity, address, version, "stream opened");
             }),
             Err(status) => self.shared().audit.tell(Event::Refused, |event| {
-                let (code, why) = (status.code().description(), status.message());
+                let (code, why) = (code_name(status.code()), status.message());
                 tracing::warn!(target: "audit", event, client, identity, address, what = "stream", code, why, "refused");
             }),
         }

@@ -62,7 +62,7 @@ where
             (Some(role), Some(peer)) => {
                 let authorization = request.headers().get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
                 self.access.admit(peer, authorization, role).map(Some).inspect_err(|refusal| {
-                    self.access.refuse(peer, refusal, &path, code(refusal).description());
+                    self.access.refuse(peer, refusal, &path, &code_name(code(refusal)));
                 })
             }
             // Every connection of ours has one.
@@ -87,6 +87,18 @@ fn code(refusal: &Refusal) -> Code {
     if refusal.is_unknown() { Code::Unauthenticated } else { Code::PermissionDenied }
 }
 
+/// A code as the specification of gRPC spells it: "PERMISSION_DENIED".
+pub(crate) fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for character in format!("{code:?}").chars() {
+        if character.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(character.to_ascii_uppercase());
+    }
+    name
+}
+
 fn status(refusal: &Refusal) -> Status {
     let cure = match refusal {
         Refusal::NoToken | Refusal::WrongToken => " (--token-file, token_file)",
@@ -106,6 +118,14 @@ fn farewell(refusal: &Refusal) -> Option<HeaderMap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_spelled_as_in_the_specification() {
+        assert_eq!(
+            [Code::PermissionDenied, Code::Ok, Code::Unauthenticated].map(code_name),
+            ["PERMISSION_DENIED", "OK", "UNAUTHENTICATED"]
+        );
+    }
 
     #[test]
     fn to_order_a_manager_is_needed_to_ask_any_role_and_health_is_free() {

@@ -174,3 +174,18 @@ async fn a_link_that_was_refused_stands_soon_after_its_files_are_right() {
     let line = manager.line_within(Duration::from_secs(40)).await.expect("a result within the wait for people").unwrap();
     assert!(line.contains("OUTCOME_PASSED"), "{line}");
 }
+
+#[tokio::test]
+async fn a_manager_leaves_a_monitor_whose_certificate_ends_while_they_talk() {
+    let ((_open, port), pki) = (silent_port().await, Pki::new().await);
+    pki.make("short", &Leaf { to: 8, ..Leaf::default() });
+    let ca = pki.text("ca.pem");
+    let monitor = Guarded::with(&pki, "short", &["--client-ca-file", &ca]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let checks = json!({ "monitors": [{ "name": "fra", "address": format!("https://{}", monitor.at), "tls": tls(&pki, Some("manager")) }],
+        "checks": [{ "name": "web", "interval": "500ms", "tcp": { "host": "127.0.0.1", "port": port } }] });
+    let file = write(folder.path(), "checks.json", &checks.to_string());
+    let mut manager = Running::start(MANAGER, &["--config", &file, "--output", "json", "--http", "off"]);
+    manager.json().await;
+    manager.says("the monitor's certificate has expired on ").await;
+}

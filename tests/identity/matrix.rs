@@ -113,7 +113,7 @@ async fn an_admin_may_ask_and_not_order_and_who_has_no_role_may_nothing() {
     assert_eq!(run(MONITOR, &[&["clients"], &trust[..]].concat()).await.code, Some(0));
     let ended = ask_once("https", monitor.at, tls(&pki, Some("admin")), Value::Null).await;
     assert!(ended.code == Some(69) && ended.stderr.contains("tls.certificate_file"), "{ended:?}");
-    monitor.running.says("/vantage.v1.MonitorService/Execute").await;
+    monitor.running.says(r#""what":"/vantage.v1.MonitorService/Execute","code":"PERMISSION_DENIED""#).await;
     assert!(!monitor.running.said().contains("probe_once"));
 }
 

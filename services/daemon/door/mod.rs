@@ -1,6 +1,6 @@
 //! Where connections come in: accepted, brought over TLS, and handed on with who is on the other side.
 //!
-//! Everything that a stranger can have of us here is bounded: handshakes in number and time ([`handshakes`]), connections in number.
+//! Everything that a stranger can have of us here is bounded: handshakes in number and time, connections in number.
 
 mod connection;
 mod handshakes;
@@ -300,3 +300,6 @@ impl Drop for Handshake {
         self.door.handshakes.lock().unwrap_or_else(PoisonError::into_inner).leave(self.number);
     }
 }
+
+#[cfg(test)]
+mod tests;
