@@ -172,6 +172,7 @@ fn nothing_leaves_for_what_the_policy_denies() {
                 &format!("0.0.0.0:{grpc}"),
                 "--http-listen",
                 &format!("0.0.0.0:{http}"),
+                "--insecure-http",
                 "--policy",
                 policy.to_str().unwrap(),
                 "--data",

@@ -1,15 +1,17 @@
 //! A monitor at work: a process of its own, whose processor time is its own, and the manager that it works for, which is played here.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, SystemTime},
 };
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     time::{ClockId, clock_getcpuclockid},
     unistd::Pid,
 };
@@ -61,6 +63,13 @@ fn errno(act: &str) -> impl FnOnce(nix::Error) -> Fatal + '_ {
     move |error| machine(act)(error.into())
 }
 
+/// Opens a file to be read by processes that are started while it is open, too.
+fn inherited(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(file)
+}
+
 impl Monitor {
     /// Starts `program` in the network of the calling thread, with its journal in a folder or in memory; where an authority is given, it takes
     /// that one for the system's. Errors: it does not come up.
@@ -72,8 +81,10 @@ impl Monitor {
         // Its settings come through a pipe: no file is left behind.
         command.args(["--config", "/proc/self/fd/0", "--data"]).arg(journal.unwrap_or(Path::new("memory")));
         command.stdin(Stdio::piped()).stdout(Stdio::null());
-        if let Some(authority) = authority {
-            command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
+        // It gives up what it would need to look into this process, and so has the file handed to it.
+        let authority = authority.map(inherited).transpose().map_err(machine("hand over the authority"))?;
+        if let Some(authority) = &authority {
+            command.env("SSL_CERT_FILE", format!("/proc/self/fd/{}", authority.as_raw_fd())).env_remove("SSL_CERT_DIR");
         }
         let child = command.spawn().map_err(machine(format!("start {}", program.display())))?;
         let id = Pid::from_raw(child.id().cast_signed());
