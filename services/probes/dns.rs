@@ -121,6 +121,10 @@ impl Probe for Dns {
         matches!(self.transport, Transport::Udp { .. } | Transport::Tcp) && self.validate.is_none()
     }
 
+    fn is_stamped(&self) -> bool {
+        matches!(self.transport, Transport::Udp { .. })
+    }
+
     fn target(&self) -> String {
         let server =
             if self.port == self.transport.default_port() { self.server.to_string() } else { format!("{}:{}", self.server, self.port) };
@@ -145,8 +149,8 @@ impl Probe for Dns {
             let checked = tokio::time::timeout_at(end, Box::pin(zone::check(self, run, server))).await;
             return checked.unwrap_or_else(|_| Err(overdue(run)));
         }
-        let (source, timeout) = (run.options.source, run.options.timeout);
-        let errand = Errand { question: &self.question, manner: self.manner, source, end, timeout };
+        let (source, memory, timeout) = (run.options.source, &run.world.memory, run.options.timeout);
+        let errand = Errand { question: &self.question, manner: self.manner, source, memory, end, timeout };
         let asked = tokio::time::timeout_at(end, self.ask(&errand, server, &mut self.notes(run))).await;
         let verdict = asked.unwrap_or_else(|_| Err(overdue(run)));
         let fate = match &verdict {

@@ -9,6 +9,7 @@ mod addresses;
 mod connect;
 pub mod failure;
 pub mod gate;
+mod hurry;
 pub mod net;
 mod pattern;
 pub mod run;
@@ -33,6 +34,7 @@ use vantage_contract::v1::{self, probe::Kind as Spec, probe_result::Report};
 
 pub use failure::{Failure, Invalid};
 pub use gate::{Demand, Destination, Gate, OpenGate};
+pub use hurry::{Hurry, Hurrying};
 pub use run::{Run, Sight, World};
 pub use target::{Host, Options};
 
@@ -66,6 +68,12 @@ pub trait Probe: Sized + Send + Sync {
     /// Whether a run only waits for the network, without computing much between: then many of them may share a task. TLS computes.
     fn is_light(&self) -> bool {
         true
+    }
+
+    /// Whether the kernel stamps what is measured, so that it may be looked at a little later than it came. Said of a target by address: a
+    /// name's resolution is timed by the process's own clock.
+    fn is_stamped(&self) -> bool {
+        false
     }
 
     /// Runs once. The caller ends it at the deadline wherever it stalls; a kind that has something better to say than "timed out"
@@ -115,6 +123,12 @@ macro_rules! kinds {
             fn is_light(&self) -> bool {
                 match self {
                     $(Self::$variant(plan) => plan.is_light(),)*
+                }
+            }
+
+            fn is_stamped(&self) -> bool {
+                match self {
+                    $(Self::$variant(plan) => plan.is_stamped() && matches!(plan.host(), Host::Address(_)),)*
                 }
             }
 
@@ -190,6 +204,12 @@ impl Plan {
     /// What its regular expressions take up in memory, in bytes, rounded up.
     pub fn pattern_bytes(&self) -> usize {
         self.pattern_bytes
+    }
+
+    /// Whether the kernel stamps all that a run measures, so that whoever waits for it may be woken a little late. Of others a [`Hurrying`] is
+    /// to be held while they run.
+    pub fn is_stamped(&self) -> bool {
+        self.kind.is_stamped()
     }
 
     /// How long a run may take.

@@ -13,6 +13,7 @@ use crate::{
     gate::Demand,
     net::{
         random::random,
+        stamped::Stamps,
         udp::{Connected, Exchange},
     },
     stopwatch::{self, Phase},
@@ -71,6 +72,10 @@ impl Probe for Ntp {
         Ok(ntp)
     }
 
+    fn is_stamped(&self) -> bool {
+        true
+    }
+
     fn target(&self) -> String {
         match self.port {
             123 => self.server.to_string(),
@@ -95,7 +100,7 @@ impl Probe for Ntp {
             return Err(held_off(server, &hold));
         }
         run.enter(Phase::Send);
-        let mut socket = Connected::open(server, run.options.source)?;
+        let mut socket = Connected::open(server, run.options.source, Stamps::Both)?;
         let mut asked: Vec<Asked> = Vec::new();
         let mut heard: Vec<Heard> = Vec::new();
         let mut wanted = self.samples;

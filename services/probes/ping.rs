@@ -81,6 +81,10 @@ impl Probe for Ping {
         })
     }
 
+    fn is_stamped(&self) -> bool {
+        true
+    }
+
     fn target(&self) -> String {
         self.host.to_string()
     }

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use vantage_contract::v1::{Attribution, Outcome, Reason, TimingSource, probe_result::Report};
 
 use crate::{
-    Probe,
+    Hurry, Probe,
     failure::Failure,
     gate::{Destination, Gate},
     net::{
         echo::EchoEngine,
         ports::Ports,
         resolve::{self, Resolver},
+        shelf::Shelf,
     },
     ntp::holds::Holds,
     secret::Masks,
@@ -45,6 +46,8 @@ pub struct World {
 pub struct Memory {
     pub(crate) holds: Holds,
     pub(crate) ports: Ports,
+    pub(crate) shelf: Shelf,
+    pub(crate) hurry: Hurry,
 }
 
 impl World {
@@ -56,6 +59,11 @@ impl World {
     /// A world with this gate and this resolver.
     pub fn with_resolver(gate: Arc<dyn Gate>, resolver: Resolver) -> Self {
         Self { gate, resolver: Arc::new(resolver), echo: Arc::default(), memory: Arc::default() }
+    }
+
+    /// Who of its runs must be woken at once.
+    pub fn hurry(&self) -> &Hurry {
+        &self.memory.hurry
     }
 }
 

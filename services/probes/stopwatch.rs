@@ -60,6 +60,8 @@ pub struct Stopwatch {
     start: Instant,
     done: Vec<(Phase, Duration)>,
     current: Option<(Phase, Instant)>,
+    /// When what was waited for came.
+    came: Option<Instant>,
     /// Where the laps after the first begin, as places in `done`.
     laps: Vec<usize>,
     /// The next phase that is entered begins a lap.
@@ -88,7 +90,7 @@ impl Times {
 impl Stopwatch {
     /// Starts at `now`.
     pub fn start(now: Instant) -> Self {
-        Self { start: now, done: Vec::new(), current: None, laps: Vec::new(), is_lap_due: false }
+        Self { start: now, done: Vec::new(), current: None, came: None, laps: Vec::new(), is_lap_due: false }
     }
 
     /// When it started.
@@ -98,6 +100,7 @@ impl Stopwatch {
 
     /// Enters a phase at `now`. Entering the phase one is in goes on with it.
     pub fn enter(&mut self, phase: Phase, now: Instant) {
+        self.came = None;
         match self.current {
             Some((current, _)) if current == phase && !self.is_lap_due => {}
             Some((current, since)) => {
@@ -133,8 +136,16 @@ impl Stopwatch {
         self.done.iter().filter(|(done, _)| *done == phase).map(|(_, taken)| *taken).chain(current).sum()
     }
 
-    /// Ends at `now`.
+    /// What is waited for in this phase came at this instant, by the kernel. If nothing comes after it, that is the end: who is told of it a
+    /// little later has not waited for longer.
+    pub fn came(&mut self, at: Instant) {
+        self.came = Some(at);
+    }
+
+    /// Ends at `now`, or when the last thing came.
     pub fn stop(mut self, now: Instant) -> Times {
+        let begun = self.current.map_or(self.start, |(_, since)| since);
+        let now = self.came.map_or(now, |came| came.clamp(begun, now.max(begun)));
         if let Some((current, since)) = self.current.take() {
             self.done.push((current, now.saturating_duration_since(since)));
         }
@@ -190,5 +201,26 @@ mod tests {
         let laps: Vec<Vec<_>> = times.laps().map(|lap| lap.iter().map(|(phase, taken)| (*phase, taken.as_millis())).collect()).collect();
         assert_eq!(laps, [vec![(Phase::Resolve, 2), (Phase::Wait, 3)], vec![(Phase::Wait, 4), (Phase::Transfer, 1)]]);
         assert_eq!(Stopwatch::start(start).stop(at(1)).laps().count(), 1);
+    }
+
+    #[test]
+    fn a_run_ends_when_the_last_thing_came_and_not_when_it_was_looked_at() {
+        let start = now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let stopped = |came: &[u64], stop: u64| {
+            let mut watch = Stopwatch::start(start);
+            watch.enter(Phase::Send, at(1));
+            watch.enter(Phase::Wait, at(10));
+            came.iter().for_each(|came| watch.came(at(*came)));
+            let Times { duration, phases, .. } = watch.stop(at(stop));
+            assert_eq!(phases.iter().map(|(_, taken)| *taken).sum::<Duration>(), duration);
+            duration.as_millis()
+        };
+        assert_eq!((stopped(&[20], 30), stopped(&[], 30), stopped(&[40], 30), stopped(&[5], 30)), (20, 30, 30, 10));
+        let mut watch = Stopwatch::start(start);
+        watch.enter(Phase::Wait, at(1));
+        watch.came(at(2));
+        watch.enter(Phase::Connect, at(3));
+        assert_eq!(watch.stop(at(9)).duration, Duration::from_millis(9), "something came after it");
     }
 }

@@ -106,6 +106,10 @@ impl Probe for Traceroute {
         Demand { requests: u32::from(max_hops) * u32::from(attempts), max_hops: Some(max_hops), ..Demand::default() }
     }
 
+    fn is_stamped(&self) -> bool {
+        !matches!(self.method, Method::Tcp(_)) && !self.hop_names
+    }
+
     async fn run(&self, run: &mut Run<'_, TracerouteReport>) -> Result<String, Failure> {
         let port = match self.method {
             Method::Icmp => None,

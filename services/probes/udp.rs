@@ -79,6 +79,10 @@ impl Probe for Udp {
         })
     }
 
+    fn is_stamped(&self) -> bool {
+        true
+    }
+
     fn target(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
@@ -108,6 +112,11 @@ impl Probe for Udp {
             if !self.hear(&mut flows, wake).await && wake == run.last_call() {
                 break;
             }
+        }
+        if let Some(last) = flows.iter().filter_map(|flow| flow.arrival).max()
+            && flows.iter().all(|flow| flow.arrival.is_some())
+        {
+            run.watch.came(last);
         }
         self.conclude(remote, run, &flows)
     }

@@ -14,7 +14,8 @@ use vantage_contract::v1::{Reason, TimingSource};
 use super::notes::{Departure, Notes};
 use crate::{
     failure::Failure,
-    net::{dns as net, random::random, stamp::Reading, tcp, udp::Connected},
+    net::{dns as net, random::random, stamp::Reading, tcp},
+    run::Memory,
     stopwatch::{self, Phase},
     wire::dns::{Answer, Manner, Question, Refusal},
 };
@@ -25,6 +26,8 @@ pub(super) struct Errand<'e> {
     pub(super) question: &'e Question,
     pub(super) manner: Manner,
     pub(super) source: Option<IpAddr>,
+    /// What runs leave for later ones: sockets.
+    pub(super) memory: &'e Memory,
     /// When nobody waits any longer.
     pub(super) end: Instant,
     /// How long that is, for people.
@@ -64,6 +67,8 @@ impl Errand<'_> {
         if !tcp_fallback {
             return Err(truncated(server, "udp"));
         }
+        // From here on our own clock counts.
+        let _hurrying = self.memory.hurry.begin();
         self.over_tcp(server, notes).await
     }
 
@@ -71,7 +76,7 @@ impl Errand<'_> {
     /// question is as good as one to the last.
     async fn over_udp(&self, server: SocketAddr, attempts: u32, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
         notes.enter(Phase::Send);
-        let mut socket = Connected::open(server, self.source)?;
+        let mut shared = self.memory.shelf.take(server, self.source)?;
         let mut asked: Vec<Asked> = Vec::with_capacity(1);
         let mut next_departure = stopwatch::now();
         let gap = self.end.saturating_duration_since(next_departure) / attempts;
@@ -79,23 +84,18 @@ impl Errand<'_> {
         loop {
             let more = |asked: &[Asked]| asked.len() < usize::try_from(attempts).unwrap_or(usize::MAX);
             if more(&asked) && stopwatch::now() >= next_departure {
-                let id = loop {
-                    let id = net::new_id()?;
-                    if asked.iter().all(|asked| asked.id != id) {
-                        break id;
-                    }
-                };
+                let id = shared.number()?;
                 let cased = self.cased()?;
                 let message = cased.as_ref().unwrap_or(self.question).encode(id, self.manner);
                 let left = Reading::now();
                 let departure = notes.depart("udp", left.monotonic);
-                socket.send(&message)?;
+                shared.socket.send(&message)?;
                 asked.push(Asked { id, cased, left, departure });
                 notes.enter(Phase::Wait);
                 next_departure += gap;
             }
             let wake = if more(&asked) { next_departure.min(self.end) } else { self.end };
-            let received = match tokio::time::timeout_at(wake, socket.receive()).await {
+            let received = match tokio::time::timeout_at(wake, shared.socket.receive()).await {
                 Ok(received) => received?,
                 Err(_) if wake == self.end => {
                     let doing = format!("after {:?} waiting for the answer of {server}", self.timeout);
@@ -121,7 +121,12 @@ impl Errand<'_> {
             match Answer::decode_in_case(received.bytes, known.id, question, self.manner.exact_case) {
                 Ok(answer) => {
                     notes.settle(known.departure, latency.0, if answer.truncated { "truncated" } else { "answered" });
-                    notes.settle_rest(stopwatch::now(), "silent");
+                    notes.came(known.left.monotonic + latency.0);
+                    if asked.len() == 1 && ignored == 0 {
+                        self.memory.shelf.put_back(shared);
+                    } else {
+                        notes.settle_rest(stopwatch::now(), "silent");
+                    }
                     return Ok(Heard { answer, latency });
                 }
                 Err(Refusal::Malformed(what)) => return Err(net::malformed(server, &what)),

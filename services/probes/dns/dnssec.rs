@@ -345,7 +345,8 @@ impl Chain<'_> {
         name.set_fqdn(true);
         let question = Question { name, record_type: query.query_type().into(), class: query.query_class().into() };
         let manner = self.dns.manner;
-        let errand = Errand { question: &question, manner, source: run.options.source, end: self.end, timeout: run.options.timeout };
+        let (source, memory) = (run.options.source, &run.world.memory);
+        let errand = Errand { question: &question, manner, source, memory, end: self.end, timeout: run.options.timeout };
         let mut part = DnsReport::default();
         let mut notes = Notes { report: &mut part, watch: None, started: run.watch.started() };
         let heard = tokio::time::timeout_at(self.end, Box::pin(self.dns.ask(&errand, self.server, &mut notes))).await;

@@ -44,6 +44,13 @@ impl Notes<'_> {
         }
     }
 
+    /// The answer came at this instant, by the kernel.
+    pub(super) fn came(&mut self, at: Instant) {
+        if let Some(watch) = &mut self.watch {
+            watch.came(at);
+        }
+    }
+
     /// A question leaves at `at`.
     pub(super) fn depart(&mut self, transport: &str, at: Instant) -> Departure {
         self.report.sent_count += 1;

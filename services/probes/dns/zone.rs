@@ -19,7 +19,7 @@ use crate::{
     Run,
     failure::Failure,
     gate::Gate,
-    run::permit_name,
+    run::{Memory, permit_name},
     stopwatch,
     target::Family,
     wire::{
@@ -58,6 +58,7 @@ pub(super) async fn check(dns: &Dns, run: &mut Run<'_, DnsReport>, server: Socke
         dns,
         gate: world.gate.as_ref(),
         source: run.options.source,
+        memory: &run.world.memory,
         started: run.watch.started(),
         end: run.last_call() - VERDICT,
         timeout: run.options.timeout,
@@ -127,6 +128,7 @@ struct Work<'w> {
     dns: &'w Dns,
     gate: &'w dyn Gate,
     source: Option<IpAddr>,
+    memory: &'w Memory,
     started: tokio::time::Instant,
     end: tokio::time::Instant,
     timeout: Duration,
@@ -135,7 +137,7 @@ struct Work<'w> {
 impl Work<'_> {
     /// Asks one question, and ends with the time by itself.
     async fn ask(&self, server: SocketAddr, question: &Question, manner: Manner, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
-        let errand = Errand { question, manner, source: self.source, end: self.end, timeout: self.timeout };
+        let errand = Errand { question, manner, source: self.source, memory: self.memory, end: self.end, timeout: self.timeout };
         let asking = async {
             match &self.dns.transport {
                 Transport::Udp { attempts, tcp_fallback } => errand.over_datagrams(server, *attempts, *tcp_fallback, notes).await,

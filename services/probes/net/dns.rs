@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{random::random, tcp, udp::Connected};
+use super::{random::random, stamped::Stamps, tcp, udp::Connected};
 use crate::{
     failure::{Failure, Moment},
     wire::dns::{Answer, Manner, Question, Refusal},
@@ -49,7 +49,7 @@ pub(crate) async fn read_message(stream: &mut (impl AsyncRead + Unpin), server: 
 
 /// Asks once over UDP and waits for as long as it takes; asks again over TCP where the answer is truncated.
 pub(crate) async fn ask(server: SocketAddr, question: &Question, manner: Manner) -> Result<Answer, Failure> {
-    let mut socket = Connected::open(server, None)?;
+    let mut socket = Connected::open(server, None, Stamps::Arrival)?;
     let id = new_id()?;
     socket.send(&question.encode(id, manner))?;
     loop {

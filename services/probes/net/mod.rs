@@ -15,6 +15,7 @@ pub(crate) mod race;
 pub(crate) mod random;
 pub mod resolve;
 mod settings;
+pub(crate) mod shelf;
 pub(crate) mod stamp;
 pub(crate) mod stamped;
 pub mod stream;

@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSliceMut},
+    mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     sync::{Arc, OnceLock},
@@ -18,7 +19,10 @@ use nix::{
     },
 };
 use socket2::Socket;
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::Instant,
+};
 use vantage_contract::v1::TimingSource;
 
 use super::{
@@ -28,6 +32,9 @@ use super::{
 
 /// How often in a row a socket may answer with an error before that is the answer.
 const TRIES: u32 = 8;
+
+/// How many packets that came before a request are looked through.
+pub(super) const MOST_STALE: usize = 64;
 
 /// How many errors are kept until somebody takes them.
 const MOST_ERRORS: usize = 64;
@@ -42,10 +49,19 @@ struct Departure {
     departed: Option<TimeSpec>,
 }
 
+/// Whose stamps the kernel is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamps {
+    /// Those of departures and arrivals.
+    Both,
+    /// Those of arrivals: one of a departure costs as much as an answer does.
+    Arrival,
+}
+
 /// A packet socket with one peer: UDP, echo or raw.
 pub(crate) struct Stamped {
-    /// tokio's type for any packet socket; it is polled through this and used through its descriptor.
-    socket: Arc<UdpSocket>,
+    /// Watched for what comes and for errors alone: room to send is there all the time, and would wake us at each packet that left.
+    socket: Arc<AsyncFd<Socket>>,
     /// Who waits for it where it is polled, with whom to wake: it has to be kept from one poll to the next.
     #[cfg(feature = "quic")]
     waiter: Option<Waiter>,
@@ -55,10 +71,13 @@ pub(crate) struct Stamped {
     is_remembered: bool,
     /// The number of the packet that the kernel counts as 0.
     counted_from: usize,
+    stamps: Stamps,
     /// The flags of SO_TIMESTAMPING, where the kernel knows them.
     stamping: Option<TimestampingFlag>,
     /// Errors that were found while looking for something else.
     errors: VecDeque<SocketError>,
+    /// There may be more of them in the kernel.
+    has_more: bool,
     /// Where packets go, where the socket is not connected.
     peer: Option<SockaddrStorage>,
 }
@@ -92,44 +111,64 @@ fn keep_stamping() {
 }
 
 impl Stamped {
-    /// Takes over a connected socket of the family of `target`. What the kernel can't do (stamps, counts) is done without.
+    /// Takes over a connected, nonblocking socket of the family of `target`. What the kernel can't do (stamps, counts) is done without.
     pub(crate) fn new(socket: Socket, target: IpAddr) -> io::Result<Self> {
-        errqueue::enable(&socket, target)?;
-        Self::with(socket, None)
+        Self::with_stamps(socket, target, Stamps::Both)
     }
 
-    /// Takes over a socket that is not connected and sends to `target` alone. It takes packets from everybody, and errors are among them if
+    /// The same, with these stamps.
+    pub(crate) fn with_stamps(socket: Socket, target: IpAddr, stamps: Stamps) -> io::Result<Self> {
+        errqueue::enable(&socket, target)?;
+        Self::with(socket, None, stamps)
+    }
+
+    /// Takes over a nonblocking socket that is not connected and sends to `target` alone. It takes packets from everybody, and errors are among them if
     /// it is a raw one: none are queued, for a raw socket's queue has everybody's.
     pub(crate) fn unconnected(socket: Socket, target: IpAddr) -> io::Result<Self> {
-        Self::with(socket, Some(SocketAddr::new(target, 0).into()))
+        Self::with(socket, Some(SocketAddr::new(target, 0).into()), Stamps::Both)
     }
 
-    fn with(socket: Socket, peer: Option<SockaddrStorage>) -> io::Result<Self> {
+    fn with(socket: Socket, peer: Option<SockaddrStorage>, stamps: Stamps) -> io::Result<Self> {
         use TimestampingFlag as Flag;
         keep_stamping();
-        socket.set_nonblocking(true)?;
-        let all = Flag::SOF_TIMESTAMPING_TX_SOFTWARE
-            | Flag::SOF_TIMESTAMPING_RX_SOFTWARE
-            | Flag::SOF_TIMESTAMPING_SOFTWARE
-            | Flag::SOF_TIMESTAMPING_OPT_ID
-            | Flag::SOF_TIMESTAMPING_OPT_TSONLY;
+        let arrivals = Flag::SOF_TIMESTAMPING_RX_SOFTWARE | Flag::SOF_TIMESTAMPING_SOFTWARE;
+        let departures = Flag::SOF_TIMESTAMPING_TX_SOFTWARE | Flag::SOF_TIMESTAMPING_OPT_ID | Flag::SOF_TIMESTAMPING_OPT_TSONLY;
+        let all = if stamps == Stamps::Both { arrivals | departures } else { arrivals };
         let stamping = setsockopt(&socket, sockopt::Timestamping, &all).is_ok().then_some(all);
         if stamping.is_none() {
             // Without stamps of any kind the process's own count.
             let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
         }
-        let socket = Arc::new(UdpSocket::from_std(socket.into())?);
+        // SAFETY: the socket owns its descriptor, which stays the same and open for as long as the socket lives; it lives in what is returned.
+        #[expect(unsafe_code, reason = "tokio can't see that a socket owns its descriptor")]
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::ERROR) }?;
         Ok(Self {
-            socket,
+            socket: Arc::new(socket),
             #[cfg(feature = "quic")]
             waiter: None,
             departures: Vec::new(),
             is_remembered: true,
             counted_from: 0,
+            stamps,
             stamping,
             errors: VecDeque::new(),
+            has_more: false,
             peer,
         })
+    }
+
+    /// Forgets what was sent, and throws away what came since. False: errors came, too, or more than is looked through. Only where departures
+    /// are not stamped: the kernel would go on counting.
+    pub(crate) fn renew(&mut self) -> bool {
+        self.departures.clear();
+        let mut stale = [MaybeUninit::uninit(); 1];
+        for _ in 0..MOST_STALE {
+            match self.socket.get_ref().recv(&mut stale) {
+                Ok(_) => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock && self.errors.is_empty() && self.stamps == Stamps::Arrival,
+            }
+        }
+        false
     }
 
     /// The number of the packet that is sent next, from 0. Packets that did not leave have none.
@@ -139,12 +178,13 @@ impl Stamped {
 
     /// The socket, for its options.
     pub(crate) fn as_socket(&self) -> socket2::SockRef<'_> {
-        socket2::SockRef::from(&self.socket)
+        socket2::SockRef::from(self.socket.get_ref())
     }
 
     /// The local address and port.
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        let address = self.socket.get_ref().local_addr()?;
+        address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     /// When packet `number` left, as the time since 1970 by the wall clock, with a stamp of this source: for protocols that carry instants.
@@ -152,6 +192,11 @@ impl Stamped {
         let departure = self.departures.get(usize::from(number))?;
         let by_kernel = departure.departed.filter(|_| source == TimingSource::Kernel);
         Some(by_kernel.map_or_else(|| departure.left.since_1970(), stamp::since_1970))
+    }
+
+    /// When packet `number` was handed over.
+    pub(crate) fn left(&self, number: u16) -> Option<Instant> {
+        self.departures.get(usize::from(number)).map(|departure| departure.left.monotonic)
     }
 
     /// How far apart the two clocks were read when packet `number` was handed over.
@@ -173,7 +218,7 @@ impl Stamped {
             // At worst departures go on to be stamped for nobody.
             let _ = setsockopt(&self.socket, sockopt::Timestamping, &arrivals);
         }
-        self.is_remembered = false;
+        (self.stamps, self.is_remembered) = (Stamps::Arrival, false);
     }
 
     /// Sends a packet; its number is what [`next_number`](Self::next_number) was.
@@ -195,6 +240,12 @@ impl Stamped {
                 if self.is_remembered {
                     self.departures.push(Departure { left, departed: None });
                 }
+                if self.stamps == Stamps::Both
+                    && let Ok(Some(queued)) = errqueue::read(&self.socket)
+                {
+                    // The stamp of departure, as a rule: most interfaces give it within the call. Taken at once, it wakes nobody.
+                    self.file(queued);
+                }
                 Ok(())
             }
             Err(Errno::EAGAIN) => Err(Errno::ENOBUFS.into()),
@@ -212,7 +263,7 @@ impl Stamped {
 
     /// Makes the kernel count from 0 again with the next packet.
     fn recount(&mut self) {
-        let Some(all) = self.stamping else { return };
+        let (Some(all), Stamps::Both) = (self.stamping, self.stamps) else { return };
         let uncounted = all - TimestampingFlag::SOF_TIMESTAMPING_OPT_ID;
         let again = setsockopt(&self.socket, sockopt::Timestamping, &uncounted)
             .and_then(|()| setsockopt(&self.socket, sockopt::Timestamping, &all));
@@ -252,17 +303,24 @@ impl Stamped {
     /// Takes what came back, without waiting: None where there is nothing. The packet's bytes go to `buffer`.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Arrival>> {
         let mut failure = io::ErrorKind::Other.into();
+        let mut is_told = false;
         for _ in 0..TRIES {
             // Cleared before the queue is emptied: what comes in between wakes `ready` again.
-            let _ = self.socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-            // Stamps of departure come through the error queue and belong before the answers.
-            self.collect()?;
+            let _ = self.socket.try_io(Interest::ERROR, |_| {
+                is_told = true;
+                Err::<(), _>(io::ErrorKind::WouldBlock.into())
+            });
+            // What is in the queue of errors belongs before the answers. Where it was not said that it has any, asking it costs as much as
+            // an answer does.
+            if std::mem::take(&mut is_told) || self.has_more {
+                self.collect()?;
+            }
             if let Some(error) = self.errors.pop_front() {
                 return Ok(Some(Arrival::Error(error)));
             }
             let fd = self.socket.as_raw_fd();
             let mut control = Control::new();
-            let taken = self.socket.try_io(Interest::READABLE, || {
+            let taken = self.socket.try_io(Interest::READABLE, |_| {
                 let mut parts = [IoSliceMut::new(buffer)];
                 let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control.0), MsgFlags::MSG_DONTWAIT)?;
                 let mut packet = (message.bytes, message.address.as_ref().and_then(address_of), None);
@@ -279,7 +337,7 @@ impl Stamped {
                 Ok((length, from, arrived)) => return Ok(Some(Arrival::Packet { length, from, arrived })),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(self.errors.pop_front().map(Arrival::Error)),
                 // The errno of a queued error, or an interruption: the queue has the whole story.
-                Err(error) => failure = error,
+                Err(error) => (failure, is_told) = (error, true),
             }
         }
         Err(failure)
@@ -298,20 +356,28 @@ impl Stamped {
 
     /// Empties the error queue: stamps go where they belong, errors are kept. A flood stays in the kernel, which bounds it.
     fn collect(&mut self) -> io::Result<()> {
-        while self.errors.len() < MOST_ERRORS
-            && let Some(queued) = errqueue::read(&self.socket)?
-        {
-            match queued {
-                Queued::Error(error) => self.errors.push_back(error),
-                Queued::Departed { key, at } => {
-                    let number = usize::try_from(key).unwrap_or(usize::MAX).saturating_add(self.counted_from);
-                    if let Some(departure) = self.departures.get_mut(number) {
-                        departure.departed = Some(at);
-                    }
+        self.has_more = true;
+        while self.errors.len() < MOST_ERRORS {
+            let Some(queued) = errqueue::read(&self.socket)? else {
+                self.has_more = false;
+                break;
+            };
+            self.file(queued);
+        }
+        Ok(())
+    }
+
+    /// Puts an entry of the error queue where it belongs.
+    fn file(&mut self, queued: Queued) {
+        match queued {
+            Queued::Error(error) => self.errors.push_back(error),
+            Queued::Departed { key, at } => {
+                let number = usize::try_from(key).unwrap_or(usize::MAX).saturating_add(self.counted_from);
+                if let Some(departure) = self.departures.get_mut(number) {
+                    departure.departed = Some(at);
                 }
             }
         }
-        Ok(())
     }
 }
 

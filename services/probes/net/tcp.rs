@@ -87,6 +87,14 @@ pub async fn connect_by(remote: SocketAddr, source: Option<IpAddr>, end: Option<
             _ => return Err(at_once(error).into()),
         },
     };
+    // What is near, as a port of this machine is, has answered within the call. Asking again says so, and takes the error where there is one:
+    // nobody has to be woken for it, and it is timed as it came.
+    let pending = pending
+        && match socket.connect(&SockAddr::from(remote)) {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(Errno::EALREADY as i32) => true,
+            Err(error) => return Err(refused(&socket, remote, &error)),
+        };
     let stream = TcpStream::from_std(socket.into()).map_err(at_once)?;
     if pending {
         let connected = stream.writable();
@@ -120,10 +128,10 @@ pub async fn connect_by(remote: SocketAddr, source: Option<IpAddr>, end: Option<
 }
 
 /// A connection that failed later: by an ICMP message, if the queue has one, or by what the socket says.
-fn refused(stream: &TcpStream, remote: SocketAddr, error: &io::Error) -> ConnectError {
+fn refused(socket: impl AsFd, remote: SocketAddr, error: &io::Error) -> ConnectError {
     let act = format!("connect to {remote}");
-    let syn_retransmits = account(stream).unwrap_or_default().retransmits;
-    let (failure, icmp) = match errqueue::take_error(stream) {
+    let syn_retransmits = account(&socket).unwrap_or_default().retransmits;
+    let (failure, icmp) = match errqueue::take_error(socket) {
         Ok(Some(queued)) => (queued.failure(act, remote.ip()), queued.to_proto()),
         // A reset in answer to a SYN is a refusal; Linux says so itself, but not where the SYN had been answered.
         Ok(None) | Err(_) if error.raw_os_error() == Some(Errno::ECONNRESET as i32) => {

@@ -1,6 +1,7 @@
 //! Connected UDP sockets: they hear their peer only, and the errors about what they sent.
 
 use std::{
+    cell::RefCell,
     io,
     mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
@@ -14,20 +15,19 @@ use std::{
 
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::time::Instant;
 use vantage_contract::v1::{IcmpError, TimingSource};
 
 use super::{
     errqueue::SocketError,
     ports::Ports,
     stamp::{self, Reading},
-    stamped::{Arrival, Stamped},
+    stamped::{Arrival, MOST_STALE, Stamped, Stamps},
 };
 use crate::failure::{Failure, Moment};
 
 /// The largest datagram.
 const MAX_DATAGRAM: usize = 65_535;
-/// How many datagrams that came before the first request are looked for.
-const MOST_STALE: usize = 64;
 
 /// A UDP socket connected to one peer. Nobody else's datagrams get in, and what routers and the peer say about ours is heard
 /// (`IP_RECVERR`; without it Linux keeps all but port unreachable to itself).
@@ -79,14 +79,16 @@ pub(crate) struct Exchange {
     pub(crate) taken: Duration,
     /// Who took the stamps of both.
     pub(crate) source: TimingSource,
+    /// When the answer came.
+    pub(crate) arrival: Instant,
     /// How exactly our two clocks were compared.
     pub(crate) resolution: Duration,
 }
 
 impl Connected {
     /// Opens a socket to `remote`, from `source` where given. Sends nothing; fails where there is no route or no descriptor left.
-    pub(crate) fn open(remote: SocketAddr, source: Option<IpAddr>) -> Result<Self, Failure> {
-        Self::open_socket(remote, |socket| match source {
+    pub(crate) fn open(remote: SocketAddr, source: Option<IpAddr>, stamps: Stamps) -> Result<Self, Failure> {
+        Self::open_socket(remote, stamps, |socket| match source {
             Some(source) => socket.bind(&SockAddr::from(SocketAddr::new(source, 0))),
             None => Ok(()),
         })
@@ -98,10 +100,10 @@ impl Connected {
             SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         });
-        Self::open_socket(remote, |socket| ports.bind(|port| socket.bind(&SockAddr::from(SocketAddr::new(source, port)))))
+        Self::open_socket(remote, Stamps::Both, |socket| ports.bind(|port| socket.bind(&SockAddr::from(SocketAddr::new(source, port)))))
     }
 
-    fn open_socket(remote: SocketAddr, bind: impl FnOnce(&Socket) -> io::Result<()>) -> Result<Self, Failure> {
+    fn open_socket(remote: SocketAddr, stamps: Stamps, bind: impl FnOnce(&Socket) -> io::Result<()>) -> Result<Self, Failure> {
         let at_once = |error: io::Error| Failure::of_io(format!("reach {remote} over udp"), &error, Moment::AtOnce);
         let socket = Socket::new(Domain::for_address(remote), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP)).map_err(at_once)?;
         bind(&socket).map_err(|error| Failure::of_io("bind a UDP socket", &error, Moment::AtOnce))?;
@@ -113,7 +115,12 @@ impl Connected {
                 break;
             }
         }
-        Ok(Self { socket: Stamped::new(socket, remote.ip()).map_err(at_once)?, remote })
+        Ok(Self { socket: Stamped::with_stamps(socket, remote.ip(), stamps).map_err(at_once)?, remote })
+    }
+
+    /// Makes it as good as new for a run to come: what came since the last one ended is thrown away. False: that can't be done.
+    pub(super) fn renew(&mut self) -> bool {
+        self.socket.renew()
     }
 
     /// The local address and port.
@@ -178,7 +185,8 @@ impl Connected {
     pub(crate) fn exchange(&mut self, number: u16, arrived: Option<TimeSpec>) -> Option<Exchange> {
         let (taken, source) = self.socket.round_trip(number, arrived)?;
         let departure = self.socket.departure(number, source)?;
-        Some(Exchange { departure, taken, source, resolution: self.socket.resolution(number)? })
+        let arrival = self.socket.left(number)? + taken;
+        Some(Exchange { departure, taken, source, arrival, resolution: self.socket.resolution(number)? })
     }
 
     /// The ICMP error behind an error of the socket tells more than its number.
@@ -203,13 +211,21 @@ enum Heard {
     Error(SocketError),
 }
 
-/// Takes what came, without waiting. The buffer lives here and not in the future: a thousand probes that wait hold no memory for it.
+thread_local! {
+    /// Where datagrams are taken to. Not in the future: a thousand probes that wait hold no memory for it. Nor on the stack, where it would have
+    /// to be cleared each time.
+    static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_DATAGRAM].into());
+}
+
+/// Takes what came, without waiting.
 fn take(socket: &mut Stamped) -> io::Result<Option<Heard>> {
-    let mut buffer = [0; MAX_DATAGRAM];
-    Ok(socket.receive(&mut buffer)?.map(|arrival| match arrival {
-        Arrival::Packet { length, arrived, .. } => {
-            Heard::Datagram(Received { bytes: buffer[..length].to_vec(), seen: Reading::now(), arrived })
-        }
-        Arrival::Error(error) => Heard::Error(error),
-    }))
+    ROOM.with_borrow_mut(|room| {
+        Ok(socket.receive(room)?.map(|arrival| match arrival {
+            Arrival::Packet { length, arrived, .. } => {
+                let bytes = room.get(..length).unwrap_or_default().to_vec();
+                Heard::Datagram(Received { bytes, seen: Reading::now(), arrived })
+            }
+            Arrival::Error(error) => Heard::Error(error),
+        }))
+    })
 }

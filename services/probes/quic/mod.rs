@@ -26,6 +26,7 @@ use vantage_contract::v1::{Reason, TlsReport};
 use crate::{
     failure::Failure,
     net::{
+        stamped::Stamps,
         tls::Witness,
         udp::{Connected, Received},
     },
@@ -96,7 +97,7 @@ impl Link {
 
     fn open(plan: Plan<'_>, config: rustls::ClientConfig) -> Result<Box<Self>, Failure> {
         let Plan { server, source, name, server_streams, farewell, act, .. } = plan;
-        let mut socket = Connected::open(server, source)?;
+        let mut socket = Connected::open(server, source, Stamps::Arrival)?;
         socket.send_unstamped();
         let internal = |error: &dyn std::fmt::Display| Failure::internal(format!("{act}: {error}"));
         let crypto = QuicClientConfig::try_from(config).map_err(|error| internal(&error))?;

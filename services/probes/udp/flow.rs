@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use vantage_contract::v1::{Attribution, Reason, TimingSource, UdpFlow, UdpPortState};
 
 use super::verdict::Expectations;
@@ -50,6 +51,8 @@ pub(super) struct Flow<'p> {
     /// The answer that counts.
     pub(super) answer: Vec<u8>,
     pub(super) latency: Option<(Duration, TimingSource)>,
+    /// When it came, where that is known.
+    pub(super) arrival: Option<Instant>,
     /// Something came that is no answer in the preset's protocol.
     pub(super) is_foreign: bool,
     /// What came of it: nothing yet, the expected, or a failure.
@@ -71,6 +74,7 @@ impl<'p> Flow<'p> {
             sight,
             answer: Vec::new(),
             latency: None,
+            arrival: None,
             is_foreign: false,
             end: None,
         })
@@ -163,7 +167,9 @@ impl<'p> Flow<'p> {
     }
 
     fn time(&mut self, number: Option<u16>, arrived: Option<nix::sys::time::TimeSpec>) {
-        self.latency = number.and_then(|number| self.socket.exchange(number, arrived)).map(|exchange| (exchange.taken, exchange.source));
+        let exchange = number.and_then(|number| self.socket.exchange(number, arrived));
+        self.arrival = exchange.map(|exchange| exchange.arrival);
+        self.latency = exchange.map(|exchange| (exchange.taken, exchange.source));
         self.sight.latency = self.latency.map(|(taken, _)| stopwatch::to_proto(taken));
     }
 }

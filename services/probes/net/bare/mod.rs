@@ -17,9 +17,11 @@ use nix::{
 
 mod echo;
 mod lot;
+mod tcp;
 pub mod web;
 
 pub use echo::{Echo, Stamps};
+pub use tcp::tcp;
 
 use crate::stopwatch;
 

@@ -46,6 +46,9 @@ const LOT: usize = PACKETS;
 /// Requests that go with one call where the kernel stamps their departure: where it does not give the stamp, the process's own is
 /// earlier by what the call took until then.
 const STAMPED_AT_ONCE: usize = 16;
+/// Requests that go with one call where it does not: what the process's own stamp of the last is early by is what the kernel takes for the
+/// others, some 4 µs each. A call for each costs a fifth more.
+const UNSTAMPED_AT_ONCE: usize = 4;
 
 /// The time over which requests are counted.
 const WINDOW: Duration = Duration::from_millis(20);
@@ -296,7 +299,7 @@ impl Worker {
         for request in &requests {
             open.lane.add(request, stamped, &mut open.out);
         }
-        let most = if stamped { STAMPED_AT_ONCE } else { 1 };
+        let most = if stamped { STAMPED_AT_ONCE } else { UNSTAMPED_AT_ONCE };
         let mut first = 0;
         let mut failures = 0;
         while let Some(request) = requests.get(first) {
@@ -332,6 +335,10 @@ impl Worker {
             open.requests = requests;
             open.requests.clear();
         }
+        if stamped && self.before.max(self.counted) < BUSY {
+            // Most interfaces stamp within the call. Taken at once, the stamps wake nobody.
+            self.collect(road, None);
+        }
     }
 
     /// Waits for the next thing to do.
@@ -361,9 +368,12 @@ impl Worker {
             watched.extend(self.open.iter().flatten().map(|open| PollFd::new(open.lane.as_fd(), PollFlags::POLLIN)));
             // An interruption, or an error that the next turn meets again.
             let _ = ppoll(&mut watched, until.map(TimeSpec::from_duration), None);
+            let rang = watched.first().and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
+            if rang {
+                let _ = self.shared.bell.read();
+            }
         }
+        // A bell that is rung from here on, or was without a wait, ends the next one.
         self.shared.asleep.store(false, Ordering::SeqCst);
-        // Empties the bell; it may not have rung.
-        let _ = self.shared.bell.read();
     }
 }
