@@ -113,12 +113,19 @@ impl Admission {
         }
         let facts = &ticket.facts;
         let class = Class { client: self.client, kind: facts.kind(), pace: facts.habit.pace() };
-        let (waker, seat) = oneshot::channel();
-        let entry = self.lock().enter(class, facts.habit.wants(ticket.due), || waker);
-        let seat = match entry {
-            Entry::In => Seat { admission: self.clone(), class },
-            Entry::Waiting(turn) => Waiter { admission: self, class, turn, seat }.wait(ticket, drain).await?,
-            Entry::Full => return Err(Reason::Overloaded),
+        let mut waiting = None;
+        let entry = self.lock().enter(class, facts.habit.wants(ticket.due), || {
+            let (waker, seat) = oneshot::channel();
+            waiting = Some(seat);
+            waker
+        });
+        let seat = match (entry, waiting) {
+            (Entry::In, _) => Seat { admission: self.clone(), class },
+            (Entry::Waiting(turn), Some(seat)) => {
+                // Most runs don't wait, and don't need the room for it.
+                Box::pin(Waiter { admission: self, class, turn, seat }.wait(ticket, drain)).await?
+            }
+            (Entry::Waiting(_), None) | (Entry::Full, _) => return Err(Reason::Overloaded),
         };
         facts.habit.served();
         Ok(Place { facts: Arc::clone(facts), since: clock::monotonic(), seat })

@@ -1,11 +1,13 @@
 //! `MonitorService`: the streams of clients.
 
+mod results;
+mod server;
+
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
-use vantage_contract::v1::{ExecuteRequest, Hello, ProbeResult, execute_request::Order, monitor_service_server::MonitorService};
+use vantage_contract::v1::{ExecuteRequest, Hello, execute_request::Order};
 use vantage_daemon::{audit::Event, clock, door::Peer};
 
 use crate::{
@@ -30,11 +32,12 @@ pub(crate) struct Execute {
     pub strangers: Strangers,
 }
 
-#[tonic::async_trait]
-impl MonitorService for Execute {
-    type ExecuteStream = ReceiverStream<Result<ProbeResult, Status>>;
+use results::Results;
+pub(crate) use server::ExecuteServer;
 
-    async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Self::ExecuteStream>, Status> {
+impl Execute {
+    /// Opens a stream: its results are `ProbeResult`s, encoded.
+    async fn execute(&self, request: Request<Streaming<ExecuteRequest>>) -> Result<Response<Results>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         let address = peer.as_ref().map(|peer| peer.address().to_string()).unwrap_or_default();
         let mut requests = request.into_inner();
@@ -71,7 +74,7 @@ impl MonitorService for Execute {
         let pacers = [pacer, Arc::clone(&self.shared().pacer)];
         tokio::spawn(listen(Listener { requests, commands, stream, pacers, room, request_bytes }));
 
-        let mut response = Response::new(ReceiverStream::new(results));
+        let mut response = Response::new(Results::new(results));
         let headers = response.metadata_mut();
         let closed: Vec<String> = closed_sessions.iter().map(|(session, last)| format!("{session}={last}")).collect();
         let closed = closed.join(" ");
@@ -84,9 +87,7 @@ impl MonitorService for Execute {
         }
         Ok(response)
     }
-}
 
-impl Execute {
     fn shared(&self) -> &Shared {
         &self.registry.shared
     }

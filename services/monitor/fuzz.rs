@@ -124,7 +124,7 @@ fn request(data: &[u8]) {
             assert!(facts.name().len() <= 128 && milliruns_per_second(&start) >= 1);
             assert!(facts.weight(&start) >= holdings::weight(&start, 0));
             let record = facts.skipped(0, 1, clock::wall(), vantage_contract::v1::Reason::Overloaded);
-            assert!(record.encoded_len() <= 4 * data.len() + 1024, "{} of {}", record.encoded_len(), data.len());
+            assert!(record.whole().encoded_len() <= 4 * data.len() + 1024, "{} of {}", record.whole().encoded_len(), data.len());
             if let Ok(plan) = &facts.plan {
                 assert!(plan.demand().packets() >= 1);
                 let _ = Policy::default().permit_plan(plan);

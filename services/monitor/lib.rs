@@ -26,6 +26,7 @@ mod output;
 mod pacer;
 pub mod policy;
 mod probe;
+mod record;
 pub mod registry;
 pub mod schedule;
 pub mod serve;

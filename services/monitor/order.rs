@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
 use vantage_contract::v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start};
@@ -13,6 +14,7 @@ use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch};
 use crate::{
     admission::Habit,
     holdings::{Held, weight},
+    record::Record,
     schedule::{Now, Schedule},
 };
 
@@ -31,8 +33,10 @@ const MAX_SUB_BYTES: usize = 1 << 20;
 /// What every record of an order says of it.
 #[derive(Debug)]
 pub struct Facts {
-    /// A record with all that is the same in each run; the rest is empty.
-    template: ProbeResult,
+    /// A record with all that is the same in each run, encoded.
+    constant: Bytes,
+    name: String,
+    target: String,
     kind: &'static str,
     /// Why it can't be run, if it can't.
     pub plan: Result<Plan, Invalid>,
@@ -68,7 +72,9 @@ impl Facts {
             monitor: monitor.to_owned(),
             ..ProbeResult::default()
         };
-        Self { template, kind, plan, habit: Habit::default(), held: OnceLock::new() }
+        let constant = template.encode_to_vec().into();
+        let (name, target) = (template.check_name, template.target);
+        Self { constant, name, target, kind, plan, habit: Habit::default(), held: OnceLock::new() }
     }
 
     /// What it takes up in memory, about, with the order that it is of.
@@ -89,32 +95,37 @@ impl Facts {
 
     /// The target as the check names it, without credentials; empty where it can't be run.
     pub fn target(&self) -> &str {
-        &self.template.target
+        &self.target
     }
 
     /// The name of the check.
     pub fn name(&self) -> &str {
-        &self.template.check_name
+        &self.name
     }
 
     /// The record of a run that happened; or did not, where the probe found that its target asked to be left alone.
-    pub fn ran(&self, run: u64, timing: Timing, sight: Sight) -> ProbeResult {
+    pub fn ran(&self, run: u64, timing: Timing, sight: Sight) -> Record {
         if sight.outcome == Outcome::Skipped {
             let attribution = sight.attribution.into();
-            return ProbeResult { attribution, summary: sight.summary, ..self.skipped(run, 1, timing.due, sight.reason) };
+            let skipped = skipped(run, 1, timing.due, sight.reason);
+            return self.record(ProbeResult { attribution, summary: sight.summary, ..skipped });
         }
-        ProbeResult {
+        self.record(ProbeResult {
             run,
             run_count: 1,
             due_time: Some(Timestamp::from(timing.due)),
             start_time: Some(Timestamp::from(timing.start)),
             lateness: Some(stopwatch::to_proto(timing.lateness)),
-            ..seen(sight, self.template.clone())
-        }
+            ..seen(sight)
+        })
+    }
+
+    fn record(&self, said: ProbeResult) -> Record {
+        Record { constant: self.constant.clone(), said }
     }
 
     /// The record of a run that came to nothing for a reason of our own: nothing was sent.
-    pub fn undone(&self, run: u64, timing: Timing, failure: Failure) -> ProbeResult {
+    pub fn undone(&self, run: u64, timing: Timing, failure: Failure) -> Record {
         let sight = Sight {
             outcome: failure.outcome(),
             reason: failure.reason,
@@ -131,29 +142,33 @@ impl Facts {
     }
 
     /// The record of `count` runs from `run` on that did not happen.
-    pub fn skipped(&self, run: u64, count: u64, due: SystemTime, reason: Reason) -> ProbeResult {
-        ProbeResult {
-            run,
-            run_count: count,
-            due_time: Some(Timestamp::from(due)),
-            outcome: Outcome::Skipped.into(),
-            reason: reason.into(),
-            attribution: Attribution::Vantage.into(),
-            summary: why_skipped(reason).to_owned(),
-            ..self.template.clone()
-        }
+    pub fn skipped(&self, run: u64, count: u64, due: SystemTime, reason: Reason) -> Record {
+        self.record(skipped(run, count, due, reason))
+    }
+}
+
+fn skipped(run: u64, count: u64, due: SystemTime, reason: Reason) -> ProbeResult {
+    ProbeResult {
+        run,
+        run_count: count,
+        due_time: Some(Timestamp::from(due)),
+        outcome: Outcome::Skipped.into(),
+        reason: reason.into(),
+        attribution: Attribution::Vantage.into(),
+        summary: why_skipped(reason).to_owned(),
+        ..ProbeResult::default()
     }
 }
 
 /// The sub-results of the addresses that were probed. What is the same for all of them is said once, by the record that they are in.
 fn sub_results(sights: Vec<Sight>) -> Vec<ProbeResult> {
-    let mut results: Vec<_> = sights.into_iter().map(|sight| seen(sight, ProbeResult::default())).collect();
+    let mut results: Vec<_> = sights.into_iter().map(seen).collect();
     fit(&mut results, MAX_SUB_BYTES);
     results
 }
 
-/// The record with what was seen.
-fn seen(sight: Sight, record: ProbeResult) -> ProbeResult {
+/// A record of what was seen.
+fn seen(sight: Sight) -> ProbeResult {
     let (latency, timing_source) = sight.latency.unzip();
     ProbeResult {
         outcome: sight.outcome.into(),
@@ -167,7 +182,7 @@ fn seen(sight: Sight, record: ProbeResult) -> ProbeResult {
         timing_source: timing_source.unwrap_or_default().into(),
         address_results: sub_results(sight.addresses),
         report: sight.report,
-        ..record
+        ..ProbeResult::default()
     }
 }
 
@@ -317,7 +332,7 @@ mod tests {
     #[test]
     fn a_record_says_whose_run_it_is() {
         let facts = Facts::new(&check("web"), "r1", "here");
-        let record = facts.skipped(7, 3, SystemTime::UNIX_EPOCH, Reason::Overloaded);
+        let record = facts.skipped(7, 3, SystemTime::UNIX_EPOCH, Reason::Overloaded).whole();
         assert_eq!((record.check_name.as_str(), record.kind.as_str(), record.target.as_str()), ("web", "tcp", "127.0.0.1:80"));
         assert_eq!((record.run, record.run_count), (7, 3));
         assert_eq!(record.outcome, i32::from(Outcome::Skipped));
@@ -327,7 +342,7 @@ mod tests {
     fn a_run_that_its_target_asked_to_leave_out_did_not_start() {
         let timing = Timing { due: SystemTime::UNIX_EPOCH, start: SystemTime::UNIX_EPOCH, lateness: Duration::ZERO };
         let failure = Failure::new(Reason::HeldOff, Attribution::Target, "192.0.2.1:123 asked to be left alone");
-        let record = Facts::new(&check("clock"), "r1", "here").undone(7, timing, failure);
+        let record = Facts::new(&check("clock"), "r1", "here").undone(7, timing, failure).whole();
         assert_eq!((record.outcome(), record.reason(), record.attribution()), (Outcome::Skipped, Reason::HeldOff, Attribution::Target));
         assert_eq!((record.run, record.run_count, record.summary.as_str()), (7, 1, "192.0.2.1:123 asked to be left alone"));
         assert!(record.due_time.is_some());
@@ -362,13 +377,14 @@ mod tests {
         };
         let whole = Sight { addresses: vec![sight(Outcome::Passed, 10)], report: None, address: None, ..sight(Outcome::Passed, 0) };
         let now = SystemTime::UNIX_EPOCH;
-        let record = Facts::new(&check("web"), "r1", "here").ran(0, Timing { due: now, start: now, lateness: Duration::ZERO }, whole);
+        let record =
+            Facts::new(&check("web"), "r1", "here").ran(0, Timing { due: now, start: now, lateness: Duration::ZERO }, whole).whole();
         let [sub] = &record.address_results[..] else { panic!("{record:?}") };
         assert_eq!((sub.address.as_str(), sub.summary.as_str(), sub.report.is_some()), ("192.0.2.1", "seen", true));
         assert_eq!((sub.check_name.as_str(), sub.kind.as_str(), sub.run_count, sub.start_time), ("", "", 0, None));
 
         let mut results: Vec<_> = [(Outcome::Failed, 9000), (Outcome::Passed, 1000), (Outcome::Passed, 2000), (Outcome::Passed, 3000)]
-            .map(|(outcome, answer)| seen(sight(outcome, answer), ProbeResult::default()))
+            .map(|(outcome, answer)| seen(sight(outcome, answer)))
             .into();
         fit(&mut results, 11_000);
         assert!(results.iter().map(ProbeResult::encoded_len).sum::<usize>() <= 11_000);

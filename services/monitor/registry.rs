@@ -30,7 +30,7 @@ pub struct Registry {
     pub shared: Shared,
     sessions: Arc<Mutex<BTreeMap<String, Handle>>>,
     tasks: TaskTracker,
-    /// Where sessions live, whoever opens them.
+    /// Where sessions live.
     home: runtime::Handle,
     /// What sessions that have ended had counted.
     past: Arc<Mutex<Tally>>,
@@ -44,9 +44,9 @@ struct Handle {
 }
 
 impl Registry {
-    /// No clients yet. To be called where their sessions are to live.
-    pub fn new(shared: Shared) -> Self {
-        Self { shared, sessions: Arc::default(), tasks: TaskTracker::new(), home: runtime::Handle::current(), past: Arc::default() }
+    /// No clients yet; sessions are to live at `home`.
+    pub fn new(shared: Shared, home: runtime::Handle) -> Self {
+        Self { shared, sessions: Arc::default(), tasks: TaskTracker::new(), home, past: Arc::default() }
     }
 
     /// Opens a stream for the client, in its session or in a new one.
@@ -142,14 +142,14 @@ impl Registry {
         let expendable = Arc::new(AtomicBool::new(false));
         let (commands, task) = session::spawn(client_id.clone(), stored, self.shared.clone(), Arc::clone(&expendable));
         let (registry, id, sender) = (self.clone(), client_id.clone(), commands.downgrade());
-        let life = async move {
+        let session = async move {
             let tally = task.await;
             *registry.past.lock().unwrap_or_else(PoisonError::into_inner) += &tally;
             if let Some(sender) = sender.upgrade() {
                 registry.forget(&id, &sender);
             }
         };
-        self.tasks.spawn_on(life, &self.home);
+        self.tasks.spawn_on(session, &self.home);
         sessions.insert(client_id, Handle { commands: commands.clone(), expendable });
         commands
     }

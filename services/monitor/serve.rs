@@ -4,16 +4,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::{broadcast, mpsc},
     task,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_reflection::server::{v1, v1alpha};
-use vantage_contract::{
-    DESCRIPTOR_BYTES,
-    v1::{admin_service_server::AdminServiceServer, monitor_service_server::MonitorServiceServer},
-};
+use vantage_contract::{DESCRIPTOR_BYTES, v1::admin_service_server::AdminServiceServer};
 use vantage_daemon::{
     access::Access,
     audit::Audit,
@@ -30,7 +28,7 @@ use crate::{
     admission::Admission,
     config::Settings,
     doctor,
-    execute::Execute,
+    execute::{Execute, ExecuteServer},
     figures,
     front::Front,
     guard::Guarding,
@@ -38,7 +36,7 @@ use crate::{
     journal::{Disk, Keeper},
     policy::{OwnListener, Policy},
     registry::Registry,
-    session::Shared,
+    session::{Load, SessionThread, Shared},
     strangers::Strangers,
 };
 
@@ -83,9 +81,15 @@ pub(crate) async fn serve_from(settings: Settings, file: Option<&Path>, grpc: Tc
         let opened = task::spawn_blocking(move || open_journal(&settings, readiness, broken)).await;
         opened.map_err(|error| Fatal::new(Exit::Software, format!("open the journal: {error}")))??
     };
-    let registry = Registry::new(Shared {
+    let world = World::new(Arc::new(policy.clone()));
+    let load = Load::new(world.hurry().clone());
+    let sessions =
+        SessionThread::start(load.clone()).map_err(|error| Fatal::new(Exit::OsError, format!("start the sessions' thread: {error}")))?;
+    let shared = Shared {
         keeper: keeper.clone(),
-        world: World::new(Arc::new(policy.clone())),
+        world,
+        load,
+        workers: Handle::current(),
         policy: policy.clone(),
         admission: Admission::new(settings.limits),
         holdings: Holdings::default(),
@@ -95,13 +99,14 @@ pub(crate) async fn serve_from(settings: Settings, file: Option<&Path>, grpc: Tc
         end: end.clone(),
         settings: Arc::clone(&settings),
         audit,
-    });
+    };
+    let registry = Registry::new(shared, sessions.handle().clone());
     let admin = Admin { registry: registry.clone(), started: clock::wall(), capabilities: doctor::capabilities() };
     let execute = Execute { registry: registry.clone(), strangers: Strangers::default() };
 
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let health = health.max_decoding_message_size(QUESTION_BYTES);
-    health_reporter.set_serving::<MonitorServiceServer<Execute>>().await;
+    health_reporter.set_serving::<ExecuteServer>().await;
     health_reporter.set_serving::<AdminServiceServer<Admin>>().await;
     let server = || {
         Server::builder()
@@ -156,9 +161,7 @@ pub(crate) async fn serve_from(settings: Settings, file: Option<&Path>, grpc: Tc
     let watching = tokio::spawn(access.clone().watch(closed.clone()));
     let tls = access.has_tls();
     let mut services = vec![MONITOR_SERVICE];
-    let mut main = server()
-        .add_service(health.clone())
-        .add_service(MonitorServiceServer::new(execute).max_decoding_message_size(settings.limits.request_bytes));
+    let mut main = server().add_service(health.clone()).add_service(ExecuteServer::new(execute));
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(QUESTION_BYTES);
     let asking = match admin_listener {
         None => {
@@ -196,7 +199,7 @@ pub(crate) async fn serve_from(settings: Settings, file: Option<&Path>, grpc: Tc
     let drained = async {
         drain.cancelled().await;
         readiness.unmet("monitor", "it is stopping");
-        health_reporter.set_not_serving::<MonitorServiceServer<Execute>>().await;
+        health_reporter.set_not_serving::<ExecuteServer>().await;
         if tokio::time::timeout(settings.drain_timeout, registry.ended()).await.is_err() {
             tracing::warn!(drain_timeout = ?settings.drain_timeout, "ending runs in flight: they took longer than drain_timeout");
             end.cancel();
@@ -215,8 +218,12 @@ pub(crate) async fn serve_from(settings: Settings, file: Option<&Path>, grpc: Tc
     looks.abort();
     watching.abort();
     // The folder is free for another process when this one says that it has ended.
-    if let Err(error) = task::spawn_blocking(move || keeper.end()).await {
-        tracing::error!(%error, "end the journal");
+    let end = move || {
+        sessions.end();
+        keeper.end();
+    };
+    if let Err(error) = task::spawn_blocking(end).await {
+        tracing::error!(%error, "end the sessions and the journal");
     }
     if let Some(figures) = figures {
         // It ends within a second of `closed`; a panic in it is no reason to end otherwise.

@@ -224,8 +224,9 @@ impl Work<'_> {
             self.insert(block)?;
             touched.push((block.session.clone(), 0));
         }
+        // Under load, an order's ledger for each result.
+        let mut update = self.transaction.prepare_cached("UPDATE orders SET next = ?3, open = ?4 WHERE client_id = ?1 AND id = ?2")?;
         for (id, ledger) in &changes.ledgers {
-            let mut update = self.transaction.prepare_cached("UPDATE orders SET next = ?3, open = ?4 WHERE client_id = ?1 AND id = ?2")?;
             update.execute(params![client_id, signed(*id), signed(ledger.next), ledger.open.map(signed)])?;
         }
         for (id, end) in &changes.ended {
@@ -353,7 +354,7 @@ impl Work<'_> {
                 begin.get_or_insert(first);
                 through = unsigned(last);
                 // What can't be read can't be accounted for; the hole in the sequences shows it.
-                records(body.into()).flatten().for_each(|record| accounts.add(0, record));
+                records(body.into()).flatten().for_each(|(record, _)| accounts.add(0, record));
             }
         }
         let (lost, Some(begin)) = (accounts.lost_runs(), begin) else { return Ok(0) };

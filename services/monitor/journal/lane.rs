@@ -10,8 +10,8 @@ use prost::Message;
 use tokio::time::Instant;
 use vantage_contract::v1::ProbeResult;
 
-use super::{Block, Bounds, Entry, OrderId, StoredLane, Trim, WINDOW, accounts::Accounts};
-use crate::schedule::Now;
+use super::{Block, Bounds, Encoded, Entry, OrderId, StoredLane, Trim, WINDOW, accounts::Accounts};
+use crate::{record::Record, schedule::Now};
 
 /// What one block holds at most, but for its last record: what is read back at once.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -24,6 +24,8 @@ const MARK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Lane {
     session: String,
+    /// What all records say of it, encoded.
+    constant: Bytes,
     bounds: Bounds,
     /// The last sequence given.
     last: u64,
@@ -48,8 +50,8 @@ pub struct Lane {
     writing_bytes: u64,
     /// There is a stream to send into.
     attached: bool,
-    /// What follows the cursor, each with its length as encoded, and all their bytes.
-    ready: VecDeque<(ProbeResult, usize)>,
+    /// What follows the cursor, and all their bytes.
+    ready: VecDeque<Encoded>,
     ready_bytes: usize,
     /// The last sequence in `ready`, or the cursor.
     ready_through: u64,
@@ -68,6 +70,7 @@ impl Lane {
     /// An empty log.
     pub fn new(session: String, bounds: Bounds) -> Self {
         Self {
+            constant: ProbeResult { session: session.clone(), ..ProbeResult::default() }.encode_to_vec().into(),
             session,
             bounds,
             last: 0,
@@ -123,18 +126,15 @@ impl Lane {
         &self.session
     }
 
-    /// Appends a record. It gets its session and sequence; a copy of it with them is returned where it is `watched`.
-    pub fn append(&mut self, order: OrderId, mut record: ProbeResult, now: Instant, watched: bool) -> Option<ProbeResult> {
+    /// Appends a record. It gets its session and sequence. What it is then, encoded, is returned where it is `watched`.
+    pub fn append(&mut self, order: OrderId, mut record: Record, now: Instant, watched: bool) -> Option<Bytes> {
         let first = self.last + 1;
         self.last += 1 + std::mem::take(&mut self.gap);
-        record.sequence = self.last;
-        record.sequence_count = self.last + 1 - first;
-        record.session.clone_from(&self.session);
-        let (run, run_count, encoded) = (record.run, record.run_count.max(1), Bytes::from(record.encode_to_vec()));
-        let copy = watched.then(|| record.clone());
-        let waits = self.ready_bytes as u64 + self.unwritten_bytes() < READY_BYTES as u64;
-        let record = (self.attached && waits).then(|| Box::new(record));
-        let entry = Entry { first, last: self.last, order, run, run_count, encoded, record };
+        (record.said.sequence, record.said.sequence_count) = (self.last, self.last + 1 - first);
+        let (run, run_count) = (record.said.run, record.said.run_count.max(1));
+        let encoded = record.encode_with(&self.constant);
+        let copy = watched.then(|| encoded.clone());
+        let entry = Entry { first, last: self.last, order, run, run_count, encoded };
         match self.marks.back_mut() {
             Some((last, at)) if now.saturating_duration_since(*at) < MARK_INTERVAL => *last = self.last,
             _ => self.marks.push_back((self.last, now)),
@@ -170,7 +170,6 @@ impl Lane {
                 run: record.run,
                 run_count: record.run_count,
                 encoded: record.encode_to_vec().into(),
-                record: None,
             };
             account_bytes += entry.encoded.len() as u64;
             self.pending.push_front(entry);
@@ -218,17 +217,15 @@ impl Lane {
             let follows = self.attached && self.ready_through == self.written && !self.trimming && self.fetching.is_none();
             self.written = entry.last;
             if follows && self.ready_bytes < READY_BYTES {
-                let length = entry.encoded.len();
-                let record = entry.record.map(|record| *record).or_else(|| ProbeResult::decode(entry.encoded).ok());
-                record.into_iter().for_each(|record| self.make_ready(record, length));
+                self.make_ready(Encoded { sequence: entry.last, bytes: entry.encoded });
             }
         }
     }
 
-    fn make_ready(&mut self, record: ProbeResult, length: usize) {
-        self.ready_bytes += length;
+    fn make_ready(&mut self, record: Encoded) {
+        self.ready_bytes += record.bytes.len();
         self.ready_through = record.sequence;
-        self.ready.push_back((record, length));
+        self.ready.push_back(record);
     }
 
     /// The disk knows an acknowledgement.
@@ -257,8 +254,8 @@ impl Lane {
             // It was sent in an earlier stream.
             self.cursor = self.acknowledged;
             self.ready_through = self.ready_through.max(self.cursor);
-            while let Some((_, length)) = self.ready.pop_front_if(|(record, _)| record.sequence <= self.cursor) {
-                self.ready_bytes -= length;
+            while let Some(record) = self.ready.pop_front_if(|record| record.sequence <= self.cursor) {
+                self.ready_bytes -= record.bytes.len();
             }
         }
         while self.marks.front().is_some_and(|(last, _)| *last <= self.acknowledged) {
@@ -293,12 +290,13 @@ impl Lane {
             return;
         }
         for (last, body) in blocks {
-            let records: Option<Vec<ProbeResult>> = body.and_then(|body| super::records(body).collect::<Result<_, _>>().ok());
+            let records: Option<Vec<(ProbeResult, Bytes)>> = body.and_then(|body| super::records(body).collect::<Result<_, _>>().ok());
             match records {
                 Some(records) => {
-                    for record in records.into_iter().filter(|record| record.sequence > after) {
-                        let length = record.encoded_len();
-                        self.make_ready(record, length);
+                    for (ProbeResult { sequence, .. }, bytes) in records {
+                        if sequence > after {
+                            self.make_ready(Encoded { sequence, bytes });
+                        }
                     }
                 }
                 None if self.ready.is_empty() => {
@@ -321,16 +319,16 @@ impl Lane {
         !self.ready.is_empty() && self.may_send()
     }
 
-    /// The next record to send, and its length as encoded.
-    pub fn send(&mut self) -> Option<(ProbeResult, usize)> {
+    /// The next record to send.
+    pub fn send(&mut self) -> Option<Encoded> {
         if !self.may_send() {
             return None;
         }
-        let (record, length) = self.ready.pop_front()?;
-        self.ready_bytes -= length;
+        let record = self.ready.pop_front()?;
+        self.ready_bytes -= record.bytes.len();
         self.cursor = record.sequence;
         self.sent = self.sent.max(self.cursor);
-        Some((record, length))
+        Some(record)
     }
 
     /// What has to be dropped for the bounds at `now`; it is not looked for again until [`trimmed`](Self::trimmed).

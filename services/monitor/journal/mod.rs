@@ -45,8 +45,15 @@ pub struct Entry {
     pub run_count: u64,
     /// The record, encoded: a fifth of its size as a message.
     pub encoded: Bytes,
-    /// The record itself, where it is about to be sent and memory allows: decoding it again would cost as much as encoding it did.
-    pub record: Option<Box<ProbeResult>>,
+}
+
+/// A record that may be sent.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// Its sequence.
+    pub sequence: u64,
+    /// The `ProbeResult`, encoded: as it is written, so it is sent.
+    pub bytes: Bytes,
 }
 
 /// Records that are written together.
@@ -146,17 +153,25 @@ pub struct Bounds {
     pub unwritten_bytes: u64,
 }
 
-/// The records of a block's body.
-pub(crate) fn records(mut body: Bytes) -> impl Iterator<Item = Result<ProbeResult, prost::DecodeError>> {
-    use prost::Message as _;
+/// The records of a block's body, each with its bytes. All of each is looked at: what is broken must not be sent.
+pub(crate) fn records(mut body: Bytes) -> impl Iterator<Item = Result<(ProbeResult, Bytes), prost::DecodeError>> {
     std::iter::from_fn(move || {
         if body.is_empty() {
             return None;
         }
-        let record = ProbeResult::decode_length_delimited(&mut body);
+        let record = next_record(&mut body);
         if record.is_err() {
             body.clear();
         }
         Some(record)
     })
+}
+
+fn next_record(body: &mut Bytes) -> Result<(ProbeResult, Bytes), prost::DecodeError> {
+    use prost::Message as _;
+    let mut rest = body.clone();
+    let length = prost::decode_length_delimiter(&mut rest)?;
+    // Fails where one is cut short.
+    let record = ProbeResult::decode_length_delimited(&mut *body)?;
+    Ok((record, rest.split_to(length)))
 }

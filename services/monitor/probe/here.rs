@@ -17,8 +17,9 @@ pub(super) async fn run(check: &Check) -> ProbeResult {
     let facts = Facts::new(check, "", &Settings::default().name);
     let start = Now::read().wall;
     let timing = Timing { due: start, start, lateness: Duration::ZERO };
-    match &facts.plan {
+    let record = match &facts.plan {
         Ok(plan) => facts.ran(0, timing, plan.run(&world).await),
         Err(invalid) => facts.undone(0, timing, Failure::from(invalid.clone())),
-    }
+    };
+    record.whole()
 }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use prost::Message;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -34,8 +35,10 @@ use crate::{
     tally::Tally,
 };
 
-/// Results on their way into a stream; what does not fit waits in the journal.
-const STREAM_DEPTH: usize = 64;
+/// Lots of results on their way into a stream; what does not fit waits in the journal.
+const STREAM_DEPTH: usize = 8;
+/// What a lot has at most, but for its last result.
+const LOT_BYTES: usize = 64 * 1024;
 /// Commands on their way; who sends more waits.
 const COMMAND_DEPTH: usize = 64;
 /// Runs that have ended and are kept at once, before the rest has its turn.
@@ -67,7 +70,7 @@ pub(crate) fn spawn(
 
 struct Stream {
     number: u64,
-    results: mpsc::Sender<Result<ProbeResult, Status>>,
+    results: mpsc::Sender<Result<Vec<Bytes>, Status>>,
     /// The client has nothing more to say.
     half_closed: bool,
 }
@@ -210,7 +213,12 @@ impl Actor {
 
     fn start_due(&mut self) {
         self.look();
-        for ticket in self.core.due(Now::read()) {
+        let now = Now::read();
+        let due = self.core.due(now);
+        if !due.is_empty() {
+            self.shared.load.begun(due.len(), now.monotonic);
+        }
+        for ticket in due {
             self.runs.start(ticket, &self.shared);
         }
         self.show();
@@ -348,7 +356,9 @@ impl Actor {
 
     /// Shows what was appended to those who watch.
     fn show(&mut self) {
-        for result in self.core.take_appended() {
+        for encoded in self.core.take_appended() {
+            // What was encoded here can be decoded.
+            let result = ProbeResult::decode(encoded).unwrap_or_default();
             // An error says that nobody watches any more.
             let _ = self.shared.watchers.send(Watched { client_id: self.client_id.to_string(), result }.into());
         }
@@ -359,10 +369,19 @@ impl Actor {
         while self.core.has_ready() {
             let Some(stream) = &self.stream else { break };
             let Ok(room) = stream.results.try_reserve() else { break };
-            let Some((record, length)) = self.core.send() else { break };
-            self.core.tally.sent_results += 1;
-            self.core.tally.sent_bytes += length as u64;
-            room.send(Ok(record));
+            let (mut lot, mut bytes) = (Vec::new(), 0);
+            while bytes < LOT_BYTES
+                && let Some(record) = self.core.send()
+            {
+                bytes += record.bytes.len();
+                lot.push(record.bytes);
+            }
+            if lot.is_empty() {
+                break;
+            }
+            self.core.tally.sent_results += lot.len() as u64;
+            self.core.tally.sent_bytes += bytes as u64;
+            room.send(Ok(lot));
         }
         self.finish_half_closed();
     }
@@ -433,14 +452,14 @@ async fn at(instant: Option<Instant>) {
 }
 
 /// Waits for room in the stream. False: it is gone.
-async fn room(results: Option<&mpsc::Sender<Result<ProbeResult, Status>>>) -> bool {
+async fn room(results: Option<&mpsc::Sender<Result<Vec<Bytes>, Status>>>) -> bool {
     match results {
         Some(results) => results.reserve().await.is_ok(),
         None => std::future::pending().await,
     }
 }
 
-async fn gone(results: Option<&mpsc::Sender<Result<ProbeResult, Status>>>) {
+async fn gone(results: Option<&mpsc::Sender<Result<Vec<Bytes>, Status>>>) {
     match results {
         Some(results) => results.closed().await,
         None => std::future::pending().await,

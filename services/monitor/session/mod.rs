@@ -7,11 +7,16 @@ mod actor;
 mod core;
 mod refusal;
 mod runs;
+mod thread;
 
 use std::{sync::Arc, time::SystemTime};
 
+use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use vantage_contract::v1::{Client, ClientState, ExecuteRequest, Hello, ProbeResult, Queue};
@@ -25,6 +30,7 @@ use crate::{
 
 pub(crate) use actor::spawn;
 pub(crate) use refusal::{draining, exhausted, invalid, limit, unreadable};
+pub(crate) use thread::{Load, SessionThread};
 
 /// What all sessions of a monitor share.
 #[derive(Clone)]
@@ -37,6 +43,10 @@ pub struct Shared {
     pub policy: Policy,
     /// What keeps orders and results.
     pub(crate) keeper: Keeper,
+    /// What the sessions' thread has to do.
+    pub(crate) load: Load,
+    /// Where runs go that compute.
+    pub(crate) workers: Handle,
     /// The places for runs.
     pub admission: Admission,
     /// What orders hold in memory.
@@ -102,8 +112,8 @@ pub(crate) struct Attached {
     pub pacer: Arc<Pacer>,
     /// Room for what it asks and is not obeyed yet, by [`room_for`].
     pub room: Arc<Semaphore>,
-    /// The results, and at the end the status if it is not OK.
-    pub results: mpsc::Receiver<Result<ProbeResult, Status>>,
+    /// The results as they are encoded, in lots, and at the end the status if it is not OK.
+    pub results: mpsc::Receiver<Result<Vec<Bytes>, Status>>,
 }
 
 /// In what unit the room for requests is counted, in bytes.

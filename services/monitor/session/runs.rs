@@ -17,28 +17,29 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 use tokio::task::{Id, JoinError, JoinSet};
-use vantage_contract::v1::{Attribution, Outcome, ProbeResult, Reason};
-use vantage_probes::{Failure, Plan};
+use vantage_contract::v1::{Attribution, Outcome, Reason};
+use vantage_probes::{Failure, Hurrying, Plan};
 
 use super::Shared;
-use crate::{book::Ticket, journal::OrderId, order::Timing, schedule::Now};
+use crate::{book::Ticket, journal::OrderId, order::Timing, record::Record, schedule::Now};
 
-/// A run in the session's own task. It ends with its number and what became of it, or none where it broke.
+/// A run in the session's own task. It ends with what became of it.
 struct Light {
-    number: u64,
+    ticket: Ticket,
     attempt: Pin<Box<dyn Future<Output = Ended> + Send>>,
+    #[expect(dead_code, reason = "held, not read: while it is, nobody rests")]
+    hurrying: Option<Hurrying>,
 }
 
 impl Future for Light {
-    type Output = (u64, Option<Ended>);
+    type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { number, attempt } = &mut *self;
+        let Self { ticket, attempt, .. } = &mut *self;
         // A probe that breaks must not take the session with it. What it leaves behind is its own, and it is not polled again.
         match panic::catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(ended)) => Poll::Ready((*number, Some(ended))),
-            Err(_) => Poll::Ready((*number, None)),
+            Ok(polled) => polled,
+            Err(_) => Poll::Ready(broken(ticket)),
         }
     }
 }
@@ -47,8 +48,6 @@ impl Future for Light {
 /// wake another one costs more than they do. Those that compute (TLS) have tasks of their own.
 pub(super) struct Runs {
     light: FuturesUnordered<Light>,
-    light_tickets: HashMap<u64, Ticket>,
-    last: u64,
     heavy: JoinSet<Ended>,
     heavy_tickets: HashMap<Id, Ticket>,
     /// Runs that were ended before they came to their end.
@@ -61,7 +60,7 @@ pub(super) struct Ended {
     /// Its order.
     pub order: OrderId,
     /// Its record.
-    pub record: ProbeResult,
+    pub record: Record,
     /// How late it started, and of what kind it is; none if it did not start.
     pub started: Option<(Duration, &'static str)>,
 }
@@ -70,8 +69,6 @@ impl Runs {
     pub(super) fn new() -> Self {
         Self {
             light: FuturesUnordered::new(),
-            light_tickets: HashMap::new(),
-            last: 0,
             heavy: JoinSet::new(),
             heavy_tickets: HashMap::new(),
             aborted: VecDeque::new(),
@@ -100,12 +97,11 @@ impl Runs {
         let is_light = ticket.facts.plan.as_ref().map_or(true, Plan::is_light);
         let attempt = attempt(ticket.clone(), Arc::clone(shared), Arc::clone(&self.in_flight));
         if is_light {
-            self.last += 1;
-            let number = self.last;
-            self.light.push(Light { number, attempt: Box::pin(attempt) });
-            self.light_tickets.insert(number, ticket);
+            let is_stamped = ticket.facts.plan.as_ref().map_or(true, Plan::is_stamped);
+            let hurrying = (!is_stamped).then(|| shared.world.hurry().begin());
+            self.light.push(Light { hurrying, attempt: Box::pin(attempt), ticket });
         } else {
-            let task = self.heavy.spawn(attempt);
+            let task = self.heavy.spawn_on(attempt, &shared.workers);
             self.heavy_tickets.insert(task.id(), ticket);
         }
     }
@@ -116,7 +112,7 @@ impl Runs {
             return ended;
         }
         tokio::select! {
-            Some((number, ended)) = self.light.next() => self.light_ended(number, ended),
+            Some(ended) = self.light.next() => ended,
             Some(joined) = self.heavy.join_next_with_id() => self.heavy_ended(joined),
             else => std::future::pending().await,
         }
@@ -127,19 +123,10 @@ impl Runs {
         if let Some(ended) = self.aborted.pop_front() {
             return Some(ended);
         }
-        if let Some(Some((number, ended))) = self.light.next().now_or_never() {
-            return Some(self.light_ended(number, ended));
+        if let Some(Some(ended)) = self.light.next().now_or_never() {
+            return Some(ended);
         }
         self.heavy.try_join_next_with_id().map(|joined| self.heavy_ended(joined))
-    }
-
-    fn light_ended(&mut self, number: u64, ended: Option<Ended>) -> Ended {
-        let ticket = self.light_tickets.remove(&number);
-        match (ended, ticket) {
-            (Some(ended), _) => ended,
-            (None, Some(ticket)) => broken(&ticket),
-            (None, None) => nobodys(),
-        }
     }
 
     fn heavy_ended(&mut self, joined: Result<(Id, Ended), JoinError>) -> Ended {
@@ -158,8 +145,8 @@ impl Runs {
 
     /// Ends all that are left; their records say that the monitor was stopping.
     pub(super) fn abort(&mut self) {
+        self.aborted.extend(self.light.iter().map(|light| cut_short(&light.ticket)));
         self.light.clear();
-        self.aborted.extend(self.light_tickets.drain().map(|(_, ticket)| cut_short(&ticket)));
         self.heavy.abort_all();
     }
 }
@@ -180,7 +167,7 @@ fn broken(ticket: &Ticket) -> Ended {
 
 /// Each run has its ticket from start to end.
 fn nobodys() -> Ended {
-    Ended { order: 0, record: ProbeResult::default(), started: None }
+    Ended { order: 0, record: Record::default(), started: None }
 }
 
 /// Counts one in flight, for as long as it lives.
@@ -217,7 +204,7 @@ async fn attempt(ticket: Ticket, shared: Arc<Shared>, in_flight: Arc<AtomicU32>)
         Ok(plan) => facts.ran(run, timing, plan.run(&shared.world).await),
         Err(failure) => facts.undone(run, timing, failure),
     };
-    let started = (record.outcome() != Outcome::Skipped).then(|| (timing.lateness, facts.kind()));
+    let started = (record.said.outcome() != Outcome::Skipped).then(|| (timing.lateness, facts.kind()));
     Ended { order, record, started }
 }
 

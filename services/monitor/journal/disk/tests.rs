@@ -37,7 +37,7 @@ fn block(first: u64, count: u64) -> Block {
 /// All records of the session, which have to follow one another in sequences and runs.
 fn records_of(disk: &Disk) -> Vec<ProbeResult> {
     let blocks = disk.read("s", 0, usize::MAX).unwrap();
-    let records: Vec<_> = blocks.into_iter().flat_map(|(_, body)| records(body.unwrap())).map(Result::unwrap).collect();
+    let records: Vec<_> = blocks.into_iter().flat_map(|(_, body)| records(body.unwrap())).map(|record| record.unwrap().0).collect();
     let (mut sequence, mut run) = (0, 0);
     for record in &records {
         assert_eq!((record.sequence - record.sequence_count, record.run), (sequence, run));

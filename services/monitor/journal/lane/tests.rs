@@ -4,9 +4,10 @@ use vantage_contract::v1::{Outcome, Reason};
 
 use super::*;
 
-fn result(run: u64) -> ProbeResult {
+fn result(run: u64) -> Record {
     let (check_name, summary) = ("a".to_owned(), "x".repeat(100));
-    ProbeResult { check_name, run, run_count: 1, outcome: Outcome::Passed.into(), summary, ..ProbeResult::default() }
+    let said = ProbeResult { check_name, run, run_count: 1, outcome: Outcome::Passed.into(), summary, ..ProbeResult::default() };
+    Record { said, ..Record::default() }
 }
 
 fn lane(unwritten_bytes: u64) -> Lane {
@@ -22,7 +23,7 @@ fn append(lane: &mut Lane, runs: std::ops::Range<u64>) {
 }
 
 fn sent(lane: &mut Lane) -> Vec<u64> {
-    std::iter::from_fn(|| lane.send()).map(|(record, _)| record.sequence).collect()
+    std::iter::from_fn(|| lane.send()).map(|record| record.sequence).collect()
 }
 
 #[test]
@@ -83,7 +84,8 @@ fn a_disk_that_takes_nothing_costs_the_oldest_results_and_no_run() {
     let mut ledger = crate::ledger::Ledger::new(0);
     entered.iter().for_each(|(_, run, count)| ledger.enter(*run, *count));
     assert!(ledger.is_complete(100));
-    let records: Vec<_> = blocks.into_iter().flat_map(|block| crate::journal::records(block.body)).map(Result::unwrap).collect();
+    let records: Vec<_> =
+        blocks.into_iter().flat_map(|block| crate::journal::records(block.body)).map(|record| record.unwrap().0).collect();
     assert_eq!((records[0].reason(), records[0].run, records[0].outcome()), (Reason::JournalFull, 1, Outcome::Skipped));
     assert_eq!(records.last().map(|record| record.sequence), Some(100));
 }

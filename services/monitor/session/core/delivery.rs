@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use vantage_contract::v1::{Hello, ProbeResult, StoredSession};
+use vantage_contract::v1::{Hello, StoredSession};
 
 use super::Core;
-use crate::journal::Lane;
+use crate::journal::{Encoded, Lane};
 
 /// A client that comes back to more than so many sequences gets a new session for its new results.
 const LONG_BACKLOG: u64 = 4096;
@@ -79,8 +79,8 @@ impl Core {
         is_sound
     }
 
-    /// The next record to send, and its length as encoded: those of the sessions in turn, so that the new results need not wait for the old ones, nor the old ones for ever.
-    pub(crate) fn send(&mut self) -> Option<(ProbeResult, usize)> {
+    /// The next record to send: those of the sessions in turn, so that the new results need not wait for the old ones, nor the old ones for ever.
+    pub(crate) fn send(&mut self) -> Option<Encoded> {
         let count = self.lanes.len();
         for step in 1..=count {
             let index = (self.turn + step) % count;

@@ -14,13 +14,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
-use vantage_contract::v1::ProbeResult;
 
 use crate::{
     book::{Book, Due, Ticket},
     journal::{Bounds, Changes, Lane, OrderId, Written},
     ledger::Ledger,
+    record::Record,
     schedule::Now,
     tally::Tally,
 };
@@ -51,8 +52,8 @@ pub(crate) struct Core {
     /// The two clocks as they were when the schedules were last aligned to the wall.
     aligned: Now,
     pub(super) tally: Tally,
-    /// Records as they were appended, for those who watch; only kept while `watched`.
-    appended: Vec<ProbeResult>,
+    /// Records as they were appended, encoded, for those who watch; only kept while `watched`.
+    appended: Vec<Bytes>,
     pub(super) watched: bool,
 }
 
@@ -98,7 +99,7 @@ impl Core {
     }
 
     /// What the records since this was last asked are; nothing unless they are watched.
-    pub(crate) fn take_appended(&mut self) -> Vec<ProbeResult> {
+    pub(crate) fn take_appended(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.appended)
     }
 
@@ -139,13 +140,13 @@ impl Core {
     }
 
     /// A run has ended.
-    pub(crate) fn ended(&mut self, order: OrderId, record: ProbeResult, now: Now) {
+    pub(crate) fn ended(&mut self, order: OrderId, record: Record, now: Now) {
         self.book.ended(order);
         self.append(order, record, now);
     }
 
-    fn append(&mut self, order: OrderId, record: ProbeResult, now: Now) {
-        self.tally.account(&record);
+    fn append(&mut self, order: OrderId, record: Record, now: Now) {
+        self.tally.account(&record.said);
         // There is always a lane.
         let Some(live) = self.lanes.last_mut() else { return };
         self.appended.extend(live.append(order, record, now.monotonic, self.watched));

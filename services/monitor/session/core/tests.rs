@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use vantage_contract::v1::{Check, Outcome, Reason, Start, StoredSession};
+use prost::Message as _;
+use vantage_contract::v1::{Check, Outcome, ProbeResult, Reason, Start, StoredSession};
 use vantage_daemon::sqlite::Sync;
 
 use super::*;
@@ -113,11 +114,8 @@ impl World {
     }
 
     fn end(&mut self, ticket: &Ticket) {
-        let record = ProbeResult {
-            outcome: Outcome::Passed.into(),
-            reason: 0,
-            ..ticket.facts.skipped(ticket.run, 1, ticket.due_wall, Reason::Internal)
-        };
+        let mut record = ticket.facts.skipped(ticket.run, 1, ticket.due_wall, Reason::Internal);
+        (record.said.outcome, record.said.reason) = (Outcome::Passed.into(), 0);
         self.core.ended(ticket.order, record, self.now);
     }
 
@@ -161,7 +159,9 @@ impl World {
             self.core.fetched(&session, after, blocks);
         }
         for _ in 0..count {
-            let Some((record, _)) = self.core.send() else { break };
+            let Some(sent) = self.core.send() else { break };
+            let record = ProbeResult::decode(sent.bytes).unwrap();
+            assert_eq!(record.sequence, sent.sequence);
             self.client.store(&record);
         }
         if acknowledged {
