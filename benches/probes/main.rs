@@ -1,7 +1,7 @@
 //! What measuring costs, and how true it is.
 //!
 //! `cargo bench --bench probes [-- SCENARIO.. --seconds N --rate REQUESTS --data memory|disk]`, with scenarios `ping`, `flood`, `many`, `udp`, `dns`,
-//! `http`, `https`, `others`, `accuracy`; without one, all.
+//! `ntp`, `tcp`, `http`, `https`, `accuracy`; without one, all.
 //!
 //! Measured: `vantage-monitor serve` as it ships (orders in, engine, journal, results out through the stream), by the processor time of its
 //! process; the manager is played here and costs it nothing. Beside it, in the same run: a bare loop over the same sockets in a process of
@@ -15,6 +15,7 @@
 mod accuracy;
 mod peers;
 mod reflector;
+mod tcp;
 mod web;
 
 #[path = "../../tests/lab/netns.rs"]
@@ -110,14 +111,17 @@ fn main() {
     if plan.has("dns") {
         served(&plan, "dns", Service::Dns);
     }
+    if plan.has("tcp") {
+        tcp::show(&plan);
+    }
     if plan.has("http") {
         web::http(&plan);
     }
     if plan.has("https") {
         web::https(&plan);
     }
-    if plan.has("others") {
-        others(&plan);
+    if plan.has("ntp") {
+        ntp(&plan);
     }
 }
 
@@ -185,17 +189,12 @@ fn served(plan: &Plan, name: &str, service: Service) {
     }
 }
 
-/// The kinds for which there is no bare loop to speak of.
-fn others(plan: &Plan) {
-    for (name, service) in [("ntp", Service::Ntp), ("tcp", Service::Tcp)] {
-        let target = peers::Served::start(name, Duration::ZERO);
-        let checks: Vec<_> = (0..200).map(|number| checks::served(service, target.address, Duration::from_millis(100), number)).collect();
-        println!("\n{name}: 200 checks of one server, every 100ms");
-        print!("{}", measure(plan, &checks, Duration::from_millis(100)).text());
-    }
-    let checks: Vec<_> = addresses(200).into_iter().map(|address| checks::traceroute(address, Duration::from_millis(200))).collect();
-    println!("\ntraceroute: 200 targets one hop away, every 200ms");
-    print!("{}", measure(plan, &checks, Duration::from_millis(200)).text());
+/// NTP, for which there is no bare loop to speak of.
+fn ntp(plan: &Plan) {
+    let target = peers::Served::start("ntp", Duration::ZERO);
+    let checks: Vec<_> = (0..200).map(|number| checks::served(Service::Ntp, target.address, Duration::from_millis(100), number)).collect();
+    println!("\nntp: 200 checks of one server, every 100ms");
+    print!("{}", measure(plan, &checks, Duration::from_millis(100)).text());
 }
 
 fn measure(plan: &Plan, checks: &[Check], interval: Duration) -> Window {

@@ -248,6 +248,7 @@ pub(crate) fn child(arguments: &[String]) {
             ("datagram", run(server, &request, BARE).unwrap())
         }
         ["web", manner, server, authority] => ("blocking", crate::web::child(manner, server.parse().unwrap(), authority)),
+        ["tcp", server] => ("blocking", bare::tcp(server.parse().unwrap(), BARE).unwrap()),
         other => return println!("unknown: {other:?}"),
     };
     let Tally { sent, answered, busy, .. } = tally;
