@@ -31,6 +31,7 @@ mod real;
 mod secrets;
 mod siege;
 mod tcp;
+mod threats;
 mod tls;
 mod traceroute;
 mod udp;
