@@ -225,9 +225,12 @@ impl Stamped {
     pub(crate) fn send(&mut self, packet: &[u8]) -> io::Result<()> {
         let left = Reading::now();
         let mut sent = self.hand_over(packet);
-        if sent.is_err() {
-            // An ICMP error about an earlier packet is handed to whoever calls next, so it may be none of this packet's business. And a
-            // packet that did not leave may or may not have been counted: count anew from here.
+        for _ in 1..TRIES {
+            if sent.is_ok() {
+                break;
+            }
+            // An ICMP error about an earlier packet is handed to whoever calls next, so it may be none of this packet's business; and so may
+            // the one that has come since. A packet that did not leave may or may not have been counted: count anew from here.
             self.collect()?;
             self.recount();
             sent = self.hand_over(packet);
