@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_greeting_of_a_real_server_is_read_as_it_comes() {
-        let bytes = text::hex(fuzz::MARIADB).unwrap();
+        let bytes = text::hex(fuzz::seeds::MARIADB).unwrap();
         let Ok(Some((greeting, length))) = Greeting::decode(&bytes) else { panic!("{:?}", Greeting::decode(&bytes)) };
         assert_eq!(length, bytes.len());
         assert!(matches!(greeting, Greeting::Welcome { version, offers_tls: false } if version.starts_with(b"5.5.5-10.")), "{greeting:?}");

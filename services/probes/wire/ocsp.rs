@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_openssl_says_of_a_good_and_of_a_revoked_certificate_is_read() {
-        let bytes = text::hex(fuzz::OCSP_GOOD).unwrap();
+        let bytes = text::hex(fuzz::seeds::OCSP_GOOD).unwrap();
         let good = Response::decode(&bytes).unwrap();
         assert_eq!((good.produced, good.certificates.len()), (1_795_828_446, 0));
         assert!(matches!(good.responder, Responder::Name(name) if name.ends_with(b"t")), "{:?}", good.responder);
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!((answer.this_update, answer.next_update), (1_795_828_446, Some(1_795_828_446 + 7 * 86_400)));
         assert_eq!((answer.hash.len(), answer.issuer_name_hash.len(), answer.issuer_key_hash.len()), (5, 20, 20));
 
-        let bytes = text::hex(fuzz::OCSP_REVOKED).unwrap();
+        let bytes = text::hex(fuzz::seeds::OCSP_REVOKED).unwrap();
         let revoked = Response::decode(&bytes).unwrap();
         assert!(matches!(revoked.responder, Responder::Key(hash) if hash.len() == 20), "{:?}", revoked.responder);
         assert_eq!((revoked.answers[0].status, revoked.answers[0].next_update), (Status::Revoked(1_795_132_800), None));
