@@ -1,6 +1,7 @@
 //! TLS handshakes that keep what was presented, whatever comes of them.
 
 mod judge;
+mod known;
 mod session;
 
 use std::{

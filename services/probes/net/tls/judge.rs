@@ -14,6 +14,7 @@ use x509_parser::{
     time::ASN1Time,
 };
 
+use super::known::remembering;
 use crate::wire::x509;
 
 /// How many certificates of one name may be sent: each way through them is tried, and what hundreds cost is seconds.
@@ -38,6 +39,8 @@ impl Judge {
     /// A judge who trusts these authorities. An error says what is wrong with them.
     pub fn new(roots: RootCertStore, trusted: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Self, String> {
         let roots = Arc::new(roots);
+        let algorithms = remembering(provider.signature_verification_algorithms);
+        let provider = Arc::new(CryptoProvider { signature_verification_algorithms: algorithms, ..CryptoProvider::clone(&provider) });
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build().map_err(|error| error.to_string())?;
         Ok(Self { verifier, roots, trusted })
     }
