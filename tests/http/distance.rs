@@ -63,7 +63,7 @@ fn serve(distance: &Distance, authority: &Authority) {
 /// What each phase took at least, in some runs: what a busy machine adds is not the target's.
 async fn least(kind: impl Fn() -> Kind) -> HttpPhases {
     let mut least = HttpPhases::default();
-    for _ in 0..8 {
+    for _ in 0..16 {
         let start = stopwatch::now();
         let sight = run(&probe(kind())).await;
         let taken = stopwatch::now() - start;
@@ -102,7 +102,7 @@ fn each_round_trip_is_in_the_phase_that_waits_for_it() {
                 ..HttpProbe::default()
             };
             let least = least(|| if handshake.is_some() { Kind::Https(spec("https")) } else { Kind::Http(spec("http")) }).await;
-            // Never less than the distance, but for the moment between a packet's departure and the stamp that follows it; and of eight runs the
+            // Never less than the distance, but for the moment between a packet's departure and the stamp that follows it; and of sixteen runs the
             // best has less than half a round trip of its own.
             let is = |phase: &Option<prost_types::Duration>, expected: f64| (expected - 0.1..expected + 0.5).contains(&trips(phase));
             assert!(is(&least.connect, 1.0), "{least:?}");
