@@ -63,14 +63,14 @@ async fn too_many_clients_orders_runs_and_bytes_are_refused_by_name() {
     let heavy = |name: &str, bytes: usize| Check { labels: [("x".to_owned(), "y".repeat(bytes))].into(), ..tcp_check(name, 9, second, 0) };
     let monitor = with(Limits { order_bytes_per_client: 1 << 20, order_bytes: 3 << 19, ..Limits::default() }).await;
     let mut one = monitor.connect("one", &[]).await;
-    one.start(heavy("a", 400_000)).await;
+    one.start(heavy("a", 266_000)).await;
     // What is stopped holds nothing.
     one.order(Order::Stop(vantage_contract::v1::Stop { check_name: "a".into() })).await;
-    one.start(heavy("b", 400_000)).await;
-    one.start(heavy("c", 400_000)).await;
+    one.start(heavy("b", 266_000)).await;
+    one.start(heavy("c", 266_000)).await;
     assert_names(&ended(&mut one).await, "limits.order_bytes_per_client", "1048576");
     let mut two = monitor.connect("two", &[]).await;
-    two.start(heavy("d", 450_000)).await;
+    two.start(heavy("d", 300_000)).await;
     assert_names(&ended(&mut two).await, "limits.order_bytes", "1572864");
 }
 

@@ -158,12 +158,12 @@ pub struct Limits {
     /// Default 20,000.
     #[serde(deserialize_with = "fields::number::<1, 1_000_000, _, _>")]
     pub runs_per_second: u32,
-    /// What the orders of one client take up in memory, in bytes, those of RunOnce while they are under way: about twice what they say as
+    /// What the orders of one client take up in memory, in bytes, those of RunOnce while they are under way: about three times what they say as
     /// encoded, what their regular expressions are made into (16 KiB or more each), and 1 KiB for each. One beyond gets RESOURCE_EXHAUSTED.
-    /// 64 KiB to 1 TiB. Default 512 MiB.
+    /// 64 KiB to 1 TiB. Default 256 MiB.
     #[serde(deserialize_with = "fields::number::<65_536, 1_099_511_627_776, _, _>")]
     pub order_bytes_per_client: u64,
-    /// The same of all clients together. 64 KiB to 1 TiB. Default 1 GiB.
+    /// The same of all clients together. 64 KiB to 1 TiB. Default 512 MiB.
     #[serde(deserialize_with = "fields::number::<65_536, 1_099_511_627_776, _, _>")]
     pub order_bytes: u64,
     /// Requests of one client on its stream in a second, in the long run: orders, acknowledgements. As many as `orders_per_client` and a
@@ -257,8 +257,8 @@ impl Default for Limits {
             clients: 100,
             orders_per_client: 20_000,
             runs_per_second: 20_000,
-            order_bytes_per_client: 512 << 20,
-            order_bytes: 1 << 30,
+            order_bytes_per_client: 256 << 20,
+            order_bytes: 512 << 20,
             requests_per_second: 5000,
             request_bytes: 4 << 20,
             header_bytes: 16 << 10,

@@ -68,9 +68,10 @@ impl Drop for Held {
     }
 }
 
-/// About what an order takes up: what it says, as it came and as it is run, and what its regular expressions are made into.
+/// About what an order takes up: what it says, as it came, as it is run and in a journal in memory, and what its regular expressions are made
+/// into.
 pub(crate) fn weight(order: &impl Message, pattern_bytes: usize) -> u64 {
-    EACH + 2 * order.encoded_len() as u64 + pattern_bytes as u64
+    EACH + 3 * order.encoded_len() as u64 + pattern_bytes as u64
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub const MAX_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_NAME_BYTES: usize = 128;
 const MAX_REVISION_BYTES: usize = 64;
 const MAX_LABELS: usize = 32;
+/// The longest name or value of one.
+const MAX_LABEL_BYTES: usize = 256;
 /// What the sub-results of one record may take up together, in bytes: a message of gRPC has 4 MiB at most, and a journal's memory as much.
 const MAX_SUB_BYTES: usize = 1 << 20;
 
@@ -67,7 +69,7 @@ impl Facts {
             check_name: cut(&check.name, MAX_NAME_BYTES),
             kind: kind.to_owned(),
             target: plan.as_ref().map(Plan::target).unwrap_or_default(),
-            labels: if check.labels.len() <= MAX_LABELS { check.labels.clone() } else { Default::default() },
+            labels: if labels(check).is_ok() { check.labels.clone() } else { Default::default() },
             revision: cut(revision, MAX_REVISION_BYTES),
             monitor: monitor.to_owned(),
             ..ProbeResult::default()
@@ -232,10 +234,30 @@ fn validate(check: &Check, revision: &str) -> Result<(), Invalid> {
     if revision.len() > MAX_REVISION_BYTES {
         return Err(Invalid::new("revision", format!("must be at most {MAX_REVISION_BYTES} bytes")));
     }
+    labels(check)?;
+    vantage_probes::target::duration("interval", check.interval, DEFAULT_INTERVAL, MIN_INTERVAL..=MAX_INTERVAL)?;
+    Ok(())
+}
+
+/// Labels are in each record: what is allowed here is paid for in each run.
+fn labels(check: &Check) -> Result<(), Invalid> {
     if check.labels.len() > MAX_LABELS {
         return Err(Invalid::new("labels", format!("must be at most {MAX_LABELS}, are {}", check.labels.len())));
     }
-    vantage_probes::target::duration("interval", check.interval, DEFAULT_INTERVAL, MIN_INTERVAL..=MAX_INTERVAL)?;
+    for (name, value) in &check.labels {
+        let is_name = name.len() <= MAX_LABEL_BYTES
+            && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !is_name {
+            let name = cut(name, MAX_NAME_BYTES);
+            let problem =
+                format!("have names of letters, digits and `_`, not beginning with a digit, up to {MAX_LABEL_BYTES} bytes: not {name:?}");
+            return Err(Invalid::new("labels", problem));
+        }
+        if value.len() > MAX_LABEL_BYTES {
+            return Err(Invalid::new(format!("labels.{name}"), format!("must be at most {MAX_LABEL_BYTES} bytes, is {}", value.len())));
+        }
+    }
     Ok(())
 }
 
@@ -327,6 +349,20 @@ mod tests {
     fn check(name: &str) -> Check {
         let tcp = TcpProbe { host: "127.0.0.1".into(), port: 80, ..TcpProbe::default() };
         Check { name: name.into(), probe: Some(Probe { kind: Some(Kind::Tcp(tcp)), ..Probe::default() }), ..Check::default() }
+    }
+
+    #[test]
+    fn labels_that_no_record_could_carry_are_refused_and_in_no_record() {
+        let with = |name: &str, value: &str| Check { labels: [(name.to_owned(), value.to_owned())].into(), ..check("web") };
+        let long = "x".repeat(257);
+        for (name, value) in [("1a", "b"), ("a-b", "c"), ("", "d"), ("é", "e"), (&*long, "f"), ("g", &*long)] {
+            let facts = Facts::new(&with(name, value), "r1", "here");
+            assert!(facts.plan.as_ref().is_err_and(|invalid| invalid.field.starts_with("labels")), "{name:?} {value:?}");
+            assert!(facts.skipped(0, 1, SystemTime::UNIX_EPOCH, Reason::Overloaded).whole().labels.is_empty());
+        }
+        let facts = Facts::new(&with("_a1", &long[1..]), "r1", "here");
+        assert!(facts.plan.is_ok());
+        assert_eq!(facts.skipped(0, 1, SystemTime::UNIX_EPOCH, Reason::Overloaded).whole().labels.len(), 1);
     }
 
     #[test]
