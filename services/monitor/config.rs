@@ -166,7 +166,7 @@ pub struct Limits {
     /// The same of all clients together. 64 KiB to 1 TiB. Default 512 MiB.
     #[serde(deserialize_with = "fields::number::<65_536, 1_099_511_627_776, _, _>")]
     pub order_bytes: u64,
-    /// Requests of one client on its stream in a second, in the long run: orders, acknowledgements. As many as `orders_per_client` and a
+    /// Requests of one client on its stream in a second, in the long run: orders, acknowledgements; a long one counts once for each 4 KiB. As many as `orders_per_client` and a
     /// thousand more may come at once; who goes on faster waits, by the flow control of HTTP/2. All clients together may ask twice as fast.
     /// 1 to 1,000,000. Default 5,000.
     #[serde(deserialize_with = "fields::number::<1, 1_000_000, _, _>")]

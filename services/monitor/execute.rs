@@ -5,6 +5,7 @@ mod server;
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
+use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
 use vantage_contract::v1::{ExecuteRequest, Hello, execute_request::Order};
@@ -24,6 +25,8 @@ const MAX_CLIENT_ID_BYTES: usize = 128;
 const MAX_CLIENT_NAME_BYTES: usize = 128;
 const MAX_CLIENT_VERSION_BYTES: usize = 64;
 const MAX_STORED_SESSIONS: usize = 1000;
+/// Bytes of a request for which it counts once more against its client's pace.
+const PACE_UNIT: usize = 4096;
 
 /// Serves the streams of clients.
 #[derive(Clone)]
@@ -103,6 +106,11 @@ struct Listener {
     request_bytes: usize,
 }
 
+/// For how many short requests one counts: it is written to the journal, too.
+fn weight(request: &ExecuteRequest) -> u32 {
+    u32::try_from(request.encoded_len() / PACE_UNIT).unwrap_or(u32::MAX).saturating_add(1)
+}
+
 /// Passes a stream's requests on. Who sends faster than the session obeys, or than the limits say, waits, by the flow control of HTTP/2.
 async fn listen(listener: Listener) {
     let Listener { mut requests, commands, stream, pacers, room, request_bytes } = listener;
@@ -110,7 +118,9 @@ async fn listen(listener: Listener) {
         let command = match requests.message().await {
             Ok(Some(request)) => {
                 let now = clock::monotonic();
-                let wait = pacers.iter().map(|pacer| pacer.pass(now)).max().unwrap_or_default();
+                // What is long is paid for by its own client alone: others should not wait for it.
+                let [own, common] = &pacers;
+                let wait = own.pass(now, weight(&request)).max(common.pass(now, 1));
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
                 }

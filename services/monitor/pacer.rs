@@ -22,10 +22,10 @@ impl Pacer {
         Self { each, burst: each * burst, even: Mutex::default() }
     }
 
-    /// Counts one that comes `now`, and says how long it has to wait.
-    pub(crate) fn pass(&self, now: Instant) -> Duration {
+    /// Counts one that comes `now` and weighs so much, and says how long it has to wait.
+    pub(crate) fn pass(&self, now: Instant, weight: u32) -> Duration {
         let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = even.map_or(now, |even| even.max(now)) + self.each;
+        let next = even.map_or(now, |even| even.max(now)) + self.each * weight;
         *even = Some(next);
         next.saturating_duration_since(now).saturating_sub(self.burst)
     }
@@ -40,8 +40,9 @@ mod tests {
     #[test]
     fn a_burst_passes_and_the_rest_goes_at_the_rate() {
         let (pacer, now) = (Pacer::new(100, 10), clock::monotonic());
-        let waits: Vec<_> = (0..15).map(|_| pacer.pass(now).as_millis()).collect();
+        let waits: Vec<_> = (0..15).map(|_| pacer.pass(now, 1).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 20, 30, 40, 50]);
-        assert_eq!(pacer.pass(now + Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(pacer.pass(now + Duration::from_secs(1), 1), Duration::ZERO);
+        assert_eq!(pacer.pass(now + Duration::from_secs(2), 30), Duration::from_millis(200), "what weighs more is made up for longer");
     }
 }
