@@ -110,7 +110,7 @@ pub fn interval_nanos(check: &Check) -> i64 {
 }
 
 /// The order that runs a check: without the fields that say where, so that placing it elsewhere too changes nothing for those who have it.
-/// Its revision is that of the check without its secrets: see [`Plan::seal`].
+/// Its revision is that of the check without its secrets: see `Plan::seal`.
 pub fn order(check: &Check) -> Start {
     let check = Check { monitors: Vec::new(), monitor_labels: BTreeMap::new(), ..check.clone() };
     Start { revision: revision(&check), check: Some(check), ..Start::default() }
