@@ -11,6 +11,7 @@ use prost_reflect::DescriptorPool;
 pub mod duration;
 pub mod file;
 pub mod json;
+pub mod labels;
 pub mod secret;
 
 /// The messages and services of `vantage.v1`, generated from the .proto files.

@@ -15,13 +15,14 @@ use super::{
     shape::kinds,
     words::{Place, either, suggestion},
 };
-use crate::v1::{AddressSelection, Check, CheckDefaults, CheckFile, MonitorAddress, Probe};
+use crate::{
+    labels::{LONGEST, MOST, is_name},
+    v1::{AddressSelection, Check, CheckDefaults, CheckFile, MonitorAddress, Probe},
+};
 
 /// The interval of a check where neither it nor the defaults name one.
 const DEFAULT_INTERVAL: Duration = Duration { seconds: 60, nanos: 0 };
-const MOST_LABELS: usize = 32;
 const LONGEST_NAME: usize = 128;
-const LONGEST_LABEL: usize = 256;
 
 /// Fills in the defaults, and notes what is wrong. What has been noted before is not judged again.
 pub(super) fn complete(root: &Node, file: &mut CheckFile, problems: &mut Problems) {
@@ -283,20 +284,21 @@ fn within(duration: Option<Duration>, least: i128, most: i128, problem: &str) ->
     }
 }
 
-/// At most 32, with names as in Prometheus and values up to 256 bytes. Those that come from elsewhere are judged there, but count.
+/// At most 32, with names as in Prometheus, names and values up to 256 bytes. Those that come from elsewhere are judged there, but count.
 fn judge_labels(node: &Node, field: &str, labels: &BTreeMap<String, String>, place: &str, problems: &mut Problems) {
-    if labels.len() > MOST_LABELS {
+    if labels.len() > MOST {
         let at = node.get(field).map_or(node.at, |member| member.at);
-        problems.push(at, format!("{field:?} in {place}: {} are too many, at most {MOST_LABELS} are allowed", labels.len()));
+        problems.push(at, format!("{field:?} in {place}: {} are too many, at most {MOST} are allowed", labels.len()));
     }
     let Some(members) = node.get(field).and_then(|member| member.node.members()) else { return };
     for Member { name, at, node } in members {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        if !is_name(name) {
             let sentence = format!("{field:?} in {place}: {} must have letters, digits and \"_\" only, and no digit first", quote(name));
             problems.push(*at, sentence);
-        } else if labels.get(&**name).is_some_and(|value| value.len() > LONGEST_LABEL) {
-            let sentence = format!("{field:?} in {place}: the value of {} must not be longer than {LONGEST_LABEL} bytes", quote(name));
+        } else if name.len() > LONGEST {
+            problems.push(*at, format!("{field:?} in {place}: {} must not be longer than {LONGEST} bytes", quote(name)));
+        } else if labels.get(&**name).is_some_and(|value| value.len() > LONGEST) {
+            let sentence = format!("{field:?} in {place}: the value of {} must not be longer than {LONGEST} bytes", quote(name));
             problems.push(node.at, sentence);
         }
     }

@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
-use vantage_contract::v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start};
+use vantage_contract::{
+    labels::{LONGEST, MOST, is_name},
+    v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start},
+};
 use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch};
 
 use crate::{
@@ -26,9 +29,6 @@ pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
 pub const MAX_INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_NAME_BYTES: usize = 128;
 const MAX_REVISION_BYTES: usize = 64;
-const MAX_LABELS: usize = 32;
-/// The longest name or value of one.
-const MAX_LABEL_BYTES: usize = 256;
 /// What the sub-results of one record may take up together, in bytes: a message of gRPC has 4 MiB at most, and a journal's memory as much.
 const MAX_SUB_BYTES: usize = 1 << 20;
 
@@ -241,21 +241,17 @@ fn validate(check: &Check, revision: &str) -> Result<(), Invalid> {
 
 /// Labels are in each record: what is allowed here is paid for in each run.
 fn labels(check: &Check) -> Result<(), Invalid> {
-    if check.labels.len() > MAX_LABELS {
-        return Err(Invalid::new("labels", format!("must be at most {MAX_LABELS}, are {}", check.labels.len())));
+    if check.labels.len() > MOST {
+        return Err(Invalid::new("labels", format!("must be at most {MOST}, are {}", check.labels.len())));
     }
     for (name, value) in &check.labels {
-        let is_name = name.len() <= MAX_LABEL_BYTES
-            && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !is_name {
+        if !is_name(name) || name.len() > LONGEST {
             let name = cut(name, MAX_NAME_BYTES);
-            let problem =
-                format!("have names of letters, digits and `_`, not beginning with a digit, up to {MAX_LABEL_BYTES} bytes: not {name:?}");
+            let problem = format!("have names of letters, digits and `_`, not beginning with a digit, up to {LONGEST} bytes: not {name:?}");
             return Err(Invalid::new("labels", problem));
         }
-        if value.len() > MAX_LABEL_BYTES {
-            return Err(Invalid::new(format!("labels.{name}"), format!("must be at most {MAX_LABEL_BYTES} bytes, is {}", value.len())));
+        if value.len() > LONGEST {
+            return Err(Invalid::new(format!("labels.{name}"), format!("must be at most {LONGEST} bytes, is {}", value.len())));
         }
     }
     Ok(())

@@ -187,6 +187,9 @@ fn a_file_must_keep_the_rules_of_the_contract() {
         &format!(r#""name":"a","labels":{{"b":"{}"}},"ping":{{"host":"h"}}"#, "x".repeat(257)),
         "\"labels\" in check \"a\": the value of \"b\" must not be longer than 256 bytes",
     );
+    let long = "x".repeat(257);
+    let lines = said(&format!(r#"[{{"name":"a","labels":{{"{long}":"b"}},"ping":{{"host":"h"}}}}]"#), Format::Json);
+    assert!(lines[0].contains("\"labels\" in check \"a\"") && lines[0].ends_with("must not be longer than 256 bytes"), "{lines:?}");
     let many: Vec<String> = (0..33).map(|n| format!(r#""l{n}":"""#)).collect();
     refused(
         &format!(r#""name":"a","labels":{{{}}},"ping":{{"host":"h"}}"#, many.join(",")),
