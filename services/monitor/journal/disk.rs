@@ -19,7 +19,7 @@ use vantage_daemon::{
 
 use super::{Block, Changes, Placement, Trim, WINDOW, accounts::Accounts, records};
 
-const SCHEMA: Schema = Schema { application_id: 0x5661_6e4a, migrations: &[include_str!("schema.sql")] };
+const SCHEMA: Schema = Schema { application_id: 0x5661_6e4a, migrations: &[include_str!("schema.sql"), include_str!("starts.sql")] };
 /// What the file is called in its folder.
 const FILE: &str = "journal.db";
 /// What is kept for the day when the disk is full: SQLite needs room even to forget something.
@@ -234,8 +234,9 @@ impl Work<'_> {
             update.execute(params![client_id, signed(*id), signed(*end)])?;
         }
         for id in &changes.dropped {
-            let mut delete = self.transaction.prepare_cached("DELETE FROM orders WHERE client_id = ?1 AND id = ?2")?;
-            delete.execute(params![client_id, signed(*id)])?;
+            for delete in ["DELETE FROM orders WHERE client_id = ?1 AND id = ?2", "DELETE FROM starts WHERE client_id = ?1 AND id = ?2"] {
+                self.transaction.prepare_cached(delete)?.execute(params![client_id, signed(*id)])?;
+            }
         }
         for (session, sequence) in &changes.acknowledged {
             self.acknowledge(session, *sequence)?;
@@ -258,7 +259,7 @@ impl Work<'_> {
             for session in lanes.query_map([client_id], |row| row.get(0))? {
                 self.gone.push(session?);
             }
-            for table in ["orders", "clients"] {
+            for table in ["orders", "starts", "clients"] {
                 self.transaction.execute(&format!("DELETE FROM {table} WHERE client_id = ?1"), [client_id])?;
             }
         }
@@ -277,10 +278,11 @@ impl Work<'_> {
         let Placement { start, anchor_ns, first_run, end } = placement;
         let start = start.encode_to_vec();
         let digest = digest_of(signed(id), *anchor_ns, &start);
-        let mut put = self.transaction.prepare_cached(
-            "INSERT INTO orders (client_id, id, start, digest, anchor_ns, next, end) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?;
-        put.execute(params![client_id, signed(id), start, digest, anchor_ns, signed(*first_run), end.map(signed)])?;
+        let mut put =
+            self.transaction.prepare_cached("INSERT INTO orders (client_id, id, anchor_ns, next, end) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        put.execute(params![client_id, signed(id), anchor_ns, signed(*first_run), end.map(signed)])?;
+        let mut put = self.transaction.prepare_cached("INSERT INTO starts (client_id, id, digest, body) VALUES (?1, ?2, ?3, ?4)")?;
+        put.execute(params![client_id, signed(id), digest, start])?;
         Ok(())
     }
 

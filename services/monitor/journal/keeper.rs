@@ -198,7 +198,7 @@ impl Worker {
                 Op::Commit { client_id, changes, patience, answer } => {
                     let until = now() + patience;
                     deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
-                    bytes += changes.blocks.iter().map(|block| block.body.len() as u64).sum::<u64>();
+                    bytes += changes.bytes();
                     group.push(Commit { client_id, changes, answer });
                 }
                 Op::Read { session, after, answer } => self.read(session, after, &answer)?,

@@ -141,9 +141,10 @@ impl Disk {
     }
 
     fn orders(&self, client_id: &str) -> rusqlite::Result<Vec<StoredOrder>> {
-        let mut select = self
-            .connection()
-            .prepare("SELECT id, start, digest, anchor_ns, next, open, end, ended FROM orders WHERE client_id = ?1 ORDER BY id")?;
+        let mut select = self.connection().prepare(
+            "SELECT id, coalesce(body, x''), coalesce(digest, x''), anchor_ns, next, open, end, ended
+                 FROM orders LEFT JOIN starts USING (client_id, id) WHERE client_id = ?1 ORDER BY id",
+        )?;
         let mut rows = select.query([client_id])?;
         let mut orders = Vec::new();
         while let Some(row) = rows.next()? {

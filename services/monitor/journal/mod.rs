@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use prost::Message as _;
 use vantage_contract::v1::{Hello, ProbeResult, Start};
 
 use crate::ledger::Ledger;
@@ -140,6 +141,13 @@ impl Changes {
             && trims.is_empty()
             && !forget
     }
+
+    /// About how much there is to write, in bytes: records, and what was placed.
+    fn bytes(&self) -> u64 {
+        let records = self.blocks.iter().map(|block| block.body.len()).sum::<usize>();
+        let placed = self.placed.iter().map(|(_, placement)| placement.start.encoded_len()).sum::<usize>();
+        (records + placed) as u64
+    }
 }
 
 /// The bounds of one client's journal.
@@ -168,7 +176,6 @@ pub(crate) fn records(mut body: Bytes) -> impl Iterator<Item = Result<(ProbeResu
 }
 
 fn next_record(body: &mut Bytes) -> Result<(ProbeResult, Bytes), prost::DecodeError> {
-    use prost::Message as _;
     let mut rest = body.clone();
     let length = prost::decode_length_delimiter(&mut rest)?;
     // Fails where one is cut short.

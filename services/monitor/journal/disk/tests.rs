@@ -1,10 +1,14 @@
 use std::time::Duration;
 
 use prost_types::Timestamp;
-use vantage_contract::v1::{Outcome, ProbeResult, Reason};
+use vantage_contract::v1::{Check, Outcome, ProbeResult, Reason, Start};
+use vantage_daemon::clock;
 
 use super::*;
-use crate::journal::{Placement, StoredClient};
+use crate::{
+    journal::{Placement, StoredClient},
+    ledger::Ledger,
+};
 
 /// A journal in memory with one session, and `blocks` of `count` results each.
 fn journal(blocks: u64, count: u64) -> Disk {
@@ -118,9 +122,63 @@ fn a_damaged_order_is_left_out_and_the_others_stand() {
     let mut disk = journal(0, 0);
     let placed = |id| (id, Placement { start: Default::default(), anchor_ns: 5, first_run: 0, end: None });
     disk.apply(&[("c", &Changes { placed: vec![placed(1), placed(2)], ..Changes::default() })], SystemTime::UNIX_EPOCH).unwrap();
+    let standing = |disk: &mut Disk| disk.load(Sync::Full).unwrap()[0].orders.iter().map(|order| order.id).collect::<Vec<_>>();
     disk.connection.execute("UPDATE orders SET anchor_ns = 6 WHERE id = 1", []).unwrap();
-    let stored = disk.load(Sync::Full).unwrap();
-    assert_eq!(stored[0].orders.iter().map(|order| order.id).collect::<Vec<_>>(), [2]);
+    assert_eq!(standing(&mut disk), [2]);
+    disk.connection.execute("DELETE FROM starts WHERE id = 2", []).unwrap();
+    assert!(standing(&mut disk).is_empty());
+}
+
+/// An order whose check has a label of so many bytes.
+fn labelled(length: usize) -> Placement {
+    let labels = [("x".to_owned(), "y".repeat(length))].into();
+    let start = Start { check: Some(Check { labels, ..Check::default() }), ..Start::default() };
+    Placement { start, anchor_ns: 5, first_run: 0, end: None }
+}
+
+#[test]
+fn an_order_is_kept_as_it_was_placed_and_what_earlier_versions_kept_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Disk::open(Some(Folder::open(folder.path()).unwrap()), "m", Sync::Full, SystemTime::UNIX_EPOCH);
+    let Placement { start, anchor_ns, .. } = labelled(10_000);
+    let body = start.encode_to_vec();
+    let first = Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA };
+    let before = sqlite::open(Some(&folder.path().join(FILE)), first, Sync::Full, SystemTime::UNIX_EPOCH).unwrap();
+    let insert = "INSERT INTO orders (client_id, id, start, digest, anchor_ns, next, open, end) VALUES ('c', 3, ?1, ?2, ?3, 7, 4, 9)";
+    before.connection.execute(insert, params![body, digest_of(3, anchor_ns, &body), anchor_ns]).unwrap();
+    drop(before.connection);
+
+    let (mut disk, aside) = open().unwrap();
+    assert_eq!(aside, None);
+    disk.apply(&[("c", &Changes { placed: vec![(4, labelled(5))], ..Changes::default() })], SystemTime::UNIX_EPOCH).unwrap();
+    let orders = disk.load(Sync::Full).unwrap().remove(0).orders;
+    assert_eq!(orders.iter().map(|order| order.id).collect::<Vec<_>>(), [3, 4]);
+    assert_eq!((&orders[0].start, &orders[1].start), (&start, &labelled(5).start));
+    assert_eq!((orders[0].ledger, orders[0].end), (Ledger { next: 7, open: Some(4) }, Some(9)));
+    disk.apply(&[("c", &Changes { dropped: vec![3, 4], ..Changes::default() })], SystemTime::UNIX_EPOCH).unwrap();
+    let left: i64 =
+        disk.connection.query_row("SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM starts)", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_long_order_does_not_make_the_runs_of_others_dear() {
+    let cost = |length| {
+        let mut disk = journal(0, 0);
+        let placed = (1..=64).map(|id| (id, labelled(if id % 8 == 0 { length } else { 5 }))).collect();
+        disk.apply(&[("c", &Changes { placed, ..Changes::default() })], SystemTime::UNIX_EPOCH).unwrap();
+        let round = |disk: &mut Disk, next| {
+            let begun = clock::monotonic();
+            for id in 1..=64 {
+                let ledgers = [(id, Ledger { next, open: None })].into();
+                disk.apply(&[("c", &Changes { ledgers, ..Changes::default() })], SystemTime::UNIX_EPOCH).unwrap();
+            }
+            begun.elapsed()
+        };
+        (1..=5).map(|next| round(&mut disk, next)).min().unwrap()
+    };
+    let (short, long) = (cost(5), cost(3 << 20));
+    assert!(long < short * 5, "{long:?} beside long ones, {short:?} beside short ones");
 }
 
 #[test]
