@@ -2,7 +2,8 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    pin::pin,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -114,8 +115,9 @@ pub struct Run<'w, R> {
     pub report: R,
     /// The most packets that it sends to one address.
     pub(crate) packets: u32,
-    /// The part of Vantage that has to say before the deadline what became of the run: if it does not, the fault is ours.
-    pub owed_by: Option<&'static str>,
+    /// The part of Vantage that knows the deadline, and says by itself what became of the run. It may take a moment longer for that; if it
+    /// does not do it at all, the fault is ours.
+    pub owed_by: &'w OnceLock<&'static str>,
     /// What must not be told, should the target send it back.
     pub(crate) masks: Masks,
 }
@@ -197,7 +199,7 @@ pub(crate) async fn conduct<P: Probe>(
     pinned: Option<IpAddr>,
     wrap: fn(P::Report) -> Report,
 ) -> Sight {
-    let watch = Stopwatch::start(stopwatch::now());
+    let (watch, owed_by) = (Stopwatch::start(stopwatch::now()), OnceLock::new());
     let mut run = Run {
         world,
         options,
@@ -209,19 +211,26 @@ pub(crate) async fn conduct<P: Probe>(
         latency: None,
         report: P::Report::default(),
         packets: probe.demand().packets(),
-        owed_by: None,
+        owed_by: &owed_by,
         masks: Masks::default(),
     };
-    let verdict = match tokio::time::timeout_at(deadline, probe.run(&mut run)).await {
-        Ok(verdict) => verdict,
-        Err(_) => Err(match run.owed_by {
+    let verdict = {
+        let mut running = pin!(probe.run(&mut run));
+        let mut verdict = tokio::time::timeout_at(deadline, &mut running).await.ok();
+        if verdict.is_none() && owed_by.get().is_some() {
+            verdict = tokio::time::timeout_at(deadline + OVERSLEPT, running).await.ok();
+        }
+        verdict
+    };
+    let verdict = verdict.unwrap_or_else(|| {
+        Err(match owed_by.get() {
             Some(part) => {
                 let sentence = format!("{}: {part} was too busy to say in time what became of it", probe.target());
                 Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence)
             }
             None => overdue(run.watch.phase(), run.address, &probe.target(), options),
-        }),
-    };
+        })
+    });
     let now = stopwatch::now();
     let verdict = verdict.map_err(|failure| excuse(failure, now.saturating_duration_since(deadline)));
     let Run { watch, address, latency, mut report, masks, .. } = run;
@@ -277,7 +286,14 @@ pub(crate) fn overdue(phase: Option<Phase>, address: Option<IpAddr>, target: &st
 
 #[cfg(test)]
 mod tests {
+    use vantage_contract::v1::PingReport;
+
     use super::*;
+    use crate::{
+        failure::Invalid,
+        gate::OpenGate,
+        target::{Family, Selection},
+    };
 
     #[test]
     fn a_monitor_that_slept_over_the_deadline_does_not_blame_the_target() {
@@ -288,5 +304,47 @@ mod tests {
         assert!(excused.sentence.ends_with("slept until 900.0ms after the deadline"), "{}", excused.sentence);
         let refused = || Failure::target(Reason::Refused, "refused");
         assert_eq!(excuse(refused(), Duration::from_millis(900)), refused(), "what was heard was heard");
+    }
+
+    /// A probe whose verdict is a part's that comes so long after the deadline.
+    struct Awaited(Host, Duration);
+
+    impl Probe for Awaited {
+        type Spec = ();
+        type Report = PingReport;
+
+        fn parse((): &(), _options: &Options) -> Result<Self, Invalid> {
+            Ok(Self(Host::Address(IpAddr::from([192, 0, 2, 1])), Duration::ZERO))
+        }
+
+        fn target(&self) -> String {
+            self.0.to_string()
+        }
+
+        fn host(&self) -> &Host {
+            &self.0
+        }
+
+        async fn run(&self, run: &mut Run<'_, PingReport>) -> Result<String, Failure> {
+            run.owed_by.set("the part").unwrap();
+            tokio::time::sleep_until(run.deadline + self.1).await;
+            Err(Failure::timed_out("waiting for 192.0.2.1"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_says_a_moment_later_what_became_of_a_run_is_heard() {
+        let options =
+            Options { timeout: Duration::from_secs(1), family: Family::Any, selection: Selection::First, source: None, resolver: None };
+        let world = World::new(Arc::new(OpenGate));
+        let reason = async |late: u64| {
+            let probe = Awaited(Host::Address(IpAddr::from([192, 0, 2, 1])), Duration::from_millis(late));
+            let deadline = stopwatch::now() + options.timeout;
+            let sight = conduct(&probe, &world, &options, deadline, None, Report::Ping).await;
+            (sight.reason, sight.summary.contains("the part was too busy"))
+        };
+        assert_eq!(reason(0).await, (Reason::TimedOut, false));
+        assert_eq!(reason(30).await, (Reason::TimedOut, false));
+        assert_eq!(reason(80).await, (Reason::ResourceExhausted, true));
     }
 }

@@ -173,7 +173,7 @@ impl Oauth2 {
             address: None,
             latency: None,
             report: HttpReport::default(),
-            owed_by: None,
+            owed_by: run.owed_by,
             packets: Demand::default().packets(),
             masks: run.masks.clone(),
         };
