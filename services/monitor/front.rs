@@ -12,6 +12,8 @@ use tokio::{
 
 /// How many threads, where there are as many processors.
 const THREADS: usize = 2;
+/// Turns of connections after which it is looked what came, where there is always one more to take its turn.
+const TURNS: u32 = 8;
 /// By how much they yield (nice(2)): next to a thread that measures they get a tenth of a processor, and all of one that is idle.
 const NICENESS: i32 = 10;
 
@@ -25,6 +27,7 @@ impl Front {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("front")
+            .event_interval(TURNS)
             .on_thread_start(|| {
                 // Linux has a priority for each thread. Where it can't be lowered, it is as it was.
                 if let Err(error) = rustix::process::nice(NICENESS) {

@@ -22,6 +22,10 @@ use crate::access::Access;
 /// What the first record of TLS begins with: a handshake (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// What is read of a connection before others have their turn, in bytes. A flood always has more to say, and what it says is cheap: some
+/// thousands of frames come with one read.
+const TURN_BYTES: usize = 16 * 1024;
+
 pub(super) enum Wire {
     /// In the clear; whether something was read already.
     Plain(TcpStream, bool),
@@ -37,6 +41,8 @@ pub struct Connection {
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Judges the peer anew.
     judge: Option<AbortHandle>,
+    /// What was read in this turn.
+    read: usize,
     _place: OwnedSemaphorePermit,
 }
 
@@ -50,7 +56,7 @@ impl Connection {
     ) -> Self {
         access.counts().open(peer.listener(), 1);
         let (judge, cut) = judged.unzip();
-        Self { wire, peer, access, cut: cut.map(Box::pin), judge, _place: place }
+        Self { wire, peer, access, cut: cut.map(Box::pin), judge, read: 0, _place: place }
     }
 
     /// Who is on the other side.
@@ -82,11 +88,16 @@ impl AsyncRead for Connection {
         if this.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(context).is_ready()) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is no longer accepted")));
         }
-        match &mut this.wire {
+        if this.read >= TURN_BYTES {
+            this.read = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let read = match &mut this.wire {
             Wire::Tls(stream) => Pin::new(stream).poll_read(context, into),
             Wire::Plain(stream, true) => Pin::new(stream).poll_read(context, into),
             Wire::Plain(stream, begun) => {
-                let before = into.filled().len();
                 let read = Pin::new(stream).poll_read(context, into);
                 if let Some(first) = into.filled().get(before) {
                     *begun = true;
@@ -97,7 +108,12 @@ impl AsyncRead for Connection {
                 }
                 read
             }
+        };
+        match read {
+            Poll::Pending => this.read = 0,
+            Poll::Ready(_) => this.read += into.filled().len().saturating_sub(before),
         }
+        read
     }
 }
 

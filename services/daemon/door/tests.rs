@@ -1,4 +1,13 @@
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
+    net::TcpStream,
+};
 
 use super::*;
 use crate::{access, audit::Audit, readiness::Readiness};
@@ -32,4 +41,26 @@ async fn a_listener_is_closed_with_its_door() {
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn who_has_much_to_say_lets_others_in_between() {
+    let (address, mut incoming) = open(2).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let mut connection = incoming.next().await.unwrap();
+    client.write_all(&[1; 64 * 1024]).await.unwrap();
+    let (mut read, mut pauses) = (0, 0);
+    while read < 64 * 1024 {
+        let mut buffer = [0; 4096];
+        read += poll_fn(|context| {
+            let mut into = ReadBuf::new(&mut buffer);
+            pauses += 1;
+            ready!(Pin::new(&mut connection).poll_read(context, &mut into)).unwrap();
+            pauses -= 1;
+            Poll::Ready(into.filled().len())
+        })
+        .await;
+    }
+    // One more where it is not yet known that there is something to read.
+    assert!((3..=4).contains(&pauses), "{pauses}");
 }

@@ -5,6 +5,8 @@ mod stop;
 mod view;
 
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -43,8 +45,8 @@ const LOT_BYTES: usize = 64 * 1024;
 const COMMAND_DEPTH: usize = 64;
 /// Runs that have ended and are kept at once, before the rest has its turn.
 const ENDED_AT_ONCE: usize = 256;
-/// What a session does without a pause: commands obeyed, runs kept.
-const TURNS: u32 = 16;
+/// How long a session may go on without letting others in between.
+const TURN: Duration = Duration::from_micros(500);
 /// How often bounds of age are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long a client is remembered of which nothing is left.
@@ -93,6 +95,8 @@ struct Actor {
     share: Share,
     pacer: Arc<Pacer>,
     room: Arc<Semaphore>,
+    /// Since when it has gone on without waiting, if it was looked at since.
+    turn_began: Option<Instant>,
 }
 
 /// What woke the actor.
@@ -155,25 +159,29 @@ impl Actor {
             share,
             pacer,
             room,
+            turn_began: None,
         }
     }
 
     async fn run(mut self) -> Tally {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut turns = 0_u32;
         loop {
             if self.shared.drain.is_cancelled() {
                 return self.stop().await;
             }
-            self.start_due();
+            let now = self.start_due();
             self.flush();
-            // Sessions share their threads: who has much to do lets others in between.
-            turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(TURNS) {
+            // Sessions share their thread: who has much to do lets others in between.
+            if self.is_over(now) {
                 tokio::task::yield_now().await;
+                self.turn_began = None;
             }
-            match self.wake(&mut housekeeping).await {
+            let (woken, waited) = noting_waits(self.wake(&mut housekeeping)).await;
+            if waited {
+                self.turn_began = None;
+            }
+            match woken {
                 Woken::Command(Some(Command::Forget)) => return self.part().await,
                 Woken::Command(Some(command)) => self.obey(command),
                 Woken::Command(None) | Woken::Drain => return self.stop().await,
@@ -211,7 +219,13 @@ impl Actor {
         }
     }
 
-    fn start_due(&mut self) {
+    /// Whether this turn has taken long enough.
+    fn is_over(&mut self, now: Now) -> bool {
+        let began = *self.turn_began.get_or_insert(now.monotonic);
+        now.monotonic.saturating_duration_since(began) >= TURN
+    }
+
+    fn start_due(&mut self) -> Now {
         self.look();
         let now = Now::read();
         let due = self.core.due(now);
@@ -222,6 +236,7 @@ impl Actor {
             self.runs.start(ticket, &self.shared);
         }
         self.show();
+        now
     }
 
     /// Has written what there is to write, and read what there is to send.
@@ -331,22 +346,27 @@ impl Actor {
     /// Keeps a run that has ended, and those that have ended with it: under load that is most of them, and waiting for each alone costs
     /// more than keeping it.
     fn keep_all(&mut self, first: Ended) {
-        self.keep(first);
+        let mut now = self.keep(first);
         for _ in 1..ENDED_AT_ONCE {
+            if self.is_over(now) {
+                break;
+            }
             let Some(ended) = self.runs.next_ended() else { break };
-            self.keep(ended);
+            now = self.keep(ended);
         }
     }
 
-    fn keep(&mut self, ended: Ended) {
+    fn keep(&mut self, ended: Ended) -> Now {
         self.look();
         if let Some((late, kind)) = ended.started {
             *self.core.tally.started.entry(kind).or_default() += 1;
             self.core.tally.lateness.observe(late);
         }
-        self.core.ended(ended.order, ended.record, Now::read());
+        let now = Now::read();
+        self.core.ended(ended.order, ended.record, now);
         self.show();
         self.finish_half_closed();
+        now
     }
 
     /// Looks whether anybody watches, before something is appended.
@@ -442,6 +462,18 @@ impl Actor {
         }
         has_nothing_to_do && self.core.is_acknowledged() && away > IDLE_EXPIRY
     }
+}
+
+/// What a future comes to, and whether it had to be waited for.
+async fn noting_waits<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let (mut future, mut waited) = (pin!(future), false);
+    let output = poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        waited |= polled.is_pending();
+        polled
+    })
+    .await;
+    (output, waited)
 }
 
 async fn at(instant: Option<Instant>) {

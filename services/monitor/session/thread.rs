@@ -25,6 +25,8 @@ const WINDOW: Duration = Duration::from_millis(20);
 const BUSY: u32 = 20;
 /// How long: less than the millisecond by which timers are told apart.
 const REST: Duration = Duration::from_micros(800);
+/// Turns of sessions after which it is looked what time it is and what came, where there is always one more to take its turn.
+const TURNS: u32 = 8;
 /// How long what is left behind on the thread may take to end.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -41,7 +43,8 @@ impl SessionThread {
     /// Starts it. Errors: no thread, no descriptor.
     pub(crate) fn start(load: Load) -> io::Result<Self> {
         let mut builder = Builder::new_current_thread();
-        let runtime = builder.enable_all().thread_name("sessions").on_thread_park(move || load.rest()).build()?;
+        builder.enable_all().event_interval(TURNS).thread_name("sessions").on_thread_park(move || load.rest());
+        let runtime = builder.build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::Builder::new().name("sessions".into()).spawn(move || {

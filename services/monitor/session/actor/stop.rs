@@ -62,9 +62,10 @@ impl Actor {
                 woken = self.wake(&mut housekeeping) => woken,
                 () = at(linger), if linger.is_some() => Woken::Housekeeping,
             };
+            self.turn_began = None;
             match woken {
                 Woken::Command(Some(command)) => self.obey(command),
-                Woken::Ended(ended) => self.keep(*ended),
+                Woken::Ended(ended) => self.keep_all(*ended),
                 Woken::Answer(answer) => self.hear(answer),
                 Woken::Room => self.send(),
                 Woken::StreamGone => self.leave("the stream was lost"),
