@@ -9,10 +9,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use tokio::task::JoinSet;
+use tokio::{runtime::Runtime, task::JoinSet};
 use vantage_contract::v1::{Outcome, ProbeResult};
 use vantage_probes::stopwatch;
 
@@ -51,16 +51,27 @@ fn lateness(results: &[ProbeResult]) -> Vec<Duration> {
     results.iter().filter_map(|result| Duration::try_from(result.lateness?).ok()).collect()
 }
 
-/// Takes and acknowledges what comes for so long.
-async fn listen(link: &mut Link, time: Duration) -> Vec<ProbeResult> {
-    let end = stopwatch::now() + time;
-    let mut results = Vec::new();
-    while stopwatch::now() < end {
-        let result = link.result().await;
-        link.ack(result.sequence).await;
-        results.push(result);
+/// What the honest client was told.
+#[derive(Default)]
+struct Heard {
+    results: Vec<ProbeResult>,
+    /// From the end of a run until its result is there.
+    underway: Vec<Duration>,
+}
+
+impl Heard {
+    /// Takes and acknowledges what comes for so long.
+    async fn listen(&mut self, link: &mut Link, time: Duration) {
+        let end = stopwatch::now() + time;
+        while stopwatch::now() < end {
+            let result = link.result().await;
+            link.ack(result.sequence).await;
+            let age = result.start_time.and_then(|start| SystemTime::try_from(start).ok()?.elapsed().ok());
+            let took = result.duration.and_then(|duration| Duration::try_from(duration).ok());
+            self.underway.extend(age.zip(took).map(|(age, took)| age.saturating_sub(took)));
+            self.results.push(result);
+        }
     }
-    results
 }
 
 /// How late a thread of its own wakes up meanwhile: what of the lateness is this machine's, and nobody's fault.
@@ -85,6 +96,13 @@ fn honest_port() -> u16 {
     port
 }
 
+/// Threads of the attackers' own, which take from the monitor only what it gives them: they have the priority that it gives to connections. Like
+/// this they are where they would be, on another machine.
+fn camp() -> Runtime {
+    let yields = || rustix::process::nice(10).map(drop).unwrap();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(yields).build().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() {
     let ((_open, port), own_port) = (silent_port().await, honest_port());
@@ -97,45 +115,50 @@ async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() 
     for number in 0..CHECKS {
         honest.start(tcp_check(&format!("web-{number}"), own_port, INTERVAL, 0)).await;
     }
-    let mut results = listen(&mut honest, duration() / 4).await;
-    let mut before = lateness(&results);
+    let mut peace = Heard::default();
+    peace.listen(&mut honest, duration() / 4).await;
+    let mut before = lateness(&peace.results);
     let resident_before = resident_kib(serving.id());
 
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let own = yardstick(stop.clone());
+    let camp = camp();
     let mut attackers = JoinSet::new();
-    attacks::begin(at, port, &stop, &done, &mut attackers);
+    attacks::begin(at, port, &stop, &done, &mut attackers, camp.handle());
     let mut most_resident = 0;
-    let mut under_attack = Vec::new();
+    let mut war = Heard::default();
     let end = stopwatch::now() + duration();
     while stopwatch::now() < end {
-        under_attack.extend(listen(&mut honest, Duration::from_millis(500)).await);
+        war.listen(&mut honest, Duration::from_millis(500)).await;
         most_resident = most_resident.max(resident_kib(serving.id()));
     }
     stop.store(true, Ordering::Relaxed);
     attackers.shutdown().await;
+    camp.shutdown_background();
     let mut own = own.join().unwrap();
-    let mut during = lateness(&under_attack);
+    let mut during = lateness(&war.results);
     // What was due meanwhile comes, too.
-    under_attack.extend(listen(&mut honest, Duration::from_secs(2)).await);
+    war.listen(&mut honest, Duration::from_secs(2)).await;
 
-    let skipped: Vec<_> = under_attack.iter().filter(|result| result.outcome() == Outcome::Skipped).map(|result| result.reason()).collect();
+    let skipped: Vec<_> = war.results.iter().filter(|result| result.outcome() == Outcome::Skipped).map(|result| result.reason()).collect();
     let (mean, p90, machine) = (percentile(&mut during, 50), percentile(&mut during, 90), percentile(&mut own, 90));
     let (mean_before, p90_before) = (percentile(&mut before, 50), percentile(&mut before, 90));
+    let [under_way_before, under_way] = [&mut peace.underway, &mut war.underway].map(|all| (percentile(all, 90), percentile(all, 100)));
     #[expect(clippy::print_stdout, reason = "the figures are what a siege is run for")]
     {
         println!(
             "{} blows in {:?}: {} results of the honest client, {} of them skipped; lateness {mean_before:?} before, {mean:?} under attack \
-         (nine in ten: {p90_before:?}, {p90:?}; of this machine {machine:?}); resident {} MiB before, {} MiB at most",
+         (nine in ten: {p90_before:?}, {p90:?}; of this machine {machine:?}); under way (nine in ten, most) {under_way_before:?} before, \
+         {under_way:?}; resident {} MiB before, {} MiB at most",
             done.load(Ordering::Relaxed),
             duration(),
-            under_attack.len(),
+            war.results.len(),
             skipped.len(),
             resident_before >> 10,
             most_resident >> 10,
         );
     }
-    results.extend(under_attack);
+    let results = [peace.results, war.results].concat();
     for number in 0..CHECKS {
         let name = format!("web-{number}");
         let own: Vec<_> = results.iter().filter(|result| result.check_name == name).cloned().collect();
@@ -148,6 +171,7 @@ async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() 
     assert!(skipped.len() <= CHECKS * (1 + stops), "{} of {} skipped, {stops} stops: {skipped:?}", skipped.len(), results.len());
     let yardstick = p90_before.max(machine).max(Duration::from_millis(1));
     assert!(p90 <= 20 * yardstick, "{p90:?} late, {p90_before:?} before, the machine {machine:?}");
+    assert!(under_way.0 <= 20 * under_way_before.0, "{under_way:?} under way, {under_way_before:?} before");
     assert!(most_resident <= resident_before + MOST_MORE_KIB, "{most_resident} KiB, {resident_before} KiB before");
     assert!(done.load(Ordering::Relaxed) > 1000, "an attack that was none");
 }

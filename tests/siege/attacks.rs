@@ -12,6 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime::Handle,
     task::JoinSet,
     time::timeout,
 };
@@ -35,21 +36,21 @@ struct Siege {
     done: Arc<AtomicU64>,
 }
 
-pub(super) fn begin(at: SocketAddr, port: u16, stop: &Arc<AtomicBool>, done: &Arc<AtomicU64>, attackers: &mut JoinSet<()>) {
+pub(super) fn begin(at: SocketAddr, port: u16, stop: &Arc<AtomicBool>, done: &Arc<AtomicU64>, attackers: &mut JoinSet<()>, camp: &Handle) {
     let siege = Siege { at, port, stop: stop.clone(), done: done.clone() };
-    attackers.spawn(siege.clone().garbage());
-    attackers.spawn(siege.clone().frames(6, 8));
-    attackers.spawn(siege.clone().frames(4, 0));
-    attackers.spawn(siege.clone().resets());
-    attackers.spawn(siege.clone().half_open());
-    attackers.spawn(siege.clone().silent_streams());
-    attackers.spawn(siege.clone().huge());
-    attackers.spawn(siege.clone().churn());
-    attackers.spawn(siege.clone().once());
-    attackers.spawn(siege.clone().nonsense());
-    attackers.spawn(siege.clone().strangers());
-    attackers.spawn(siege.clone().deaf());
-    attackers.spawn(siege.operators());
+    attackers.spawn_on(siege.clone().garbage(), camp);
+    attackers.spawn_on(siege.clone().frames(6, 8), camp);
+    attackers.spawn_on(siege.clone().frames(4, 0), camp);
+    attackers.spawn_on(siege.clone().resets(), camp);
+    attackers.spawn_on(siege.clone().half_open(), camp);
+    attackers.spawn_on(siege.clone().silent_streams(), camp);
+    attackers.spawn_on(siege.clone().huge(), camp);
+    attackers.spawn_on(siege.clone().churn(), camp);
+    attackers.spawn_on(siege.clone().once(), camp);
+    attackers.spawn_on(siege.clone().nonsense(), camp);
+    attackers.spawn_on(siege.clone().strangers(), camp);
+    attackers.spawn_on(siege.clone().deaf(), camp);
+    attackers.spawn_on(siege.operators(), camp);
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
