@@ -5,12 +5,16 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use vantage_contract::v1::{
-    Check, ExecuteRequest, HttpExpectations, HttpProbe, Outcome, Probe, Reason, RunOnce, Start, execute_request::Order, probe::Kind,
+    Check, ClientState, ExecuteRequest, HttpExpectations, HttpProbe, Outcome, Probe, Reason, RunOnce, Start, execute_request::Order,
+    probe::Kind,
 };
-use vantage_monitor::{Settings, config::Limits};
+use vantage_monitor::{
+    Settings,
+    config::{Journal, Limits},
+};
 use vantage_probes::stopwatch;
 
-use crate::lab::monitor::{Link, Monitor, settings, silent_port, tcp_check};
+use crate::lab::monitor::{Link, Monitor, eventually, settings, silent_port, tcp_check};
 
 async fn with(limits: Limits) -> Monitor {
     Monitor::start_with(Settings { limits, ..settings() }).await
@@ -101,6 +105,47 @@ async fn a_request_that_is_too_long_ends_its_stream_with_the_limit() {
     let check = Check { name: "x".repeat(70_000), ..Check::default() };
     link.order(Order::Start(Start { check: Some(check), ..Start::default() })).await;
     assert_names(&ended(&mut link).await, "limits.request_bytes", "65536");
+}
+
+#[tokio::test]
+async fn who_takes_no_results_is_refused_new_orders_once_the_accounts_of_the_old_fill_the_journal() {
+    let journal = Journal { bytes: Some(256 << 10), ..Journal::default() };
+    let monitor = Monitor::start_with(Settings { journal, ..settings() }).await;
+    let once = |number: u64| {
+        let check = tcp_check(&format!("once-{number}"), 9, Duration::from_secs(1), 0);
+        let check = Check { labels: (0..32).map(|label| (format!("x{label}"), "y".repeat(256))).collect(), ..check };
+        ExecuteRequest { order: Some(Order::RunOnce(RunOnce { check: Some(check), ..RunOnce::default() })) }
+    };
+    let mut link = monitor.connect("deaf", &[]).await;
+    let mut asked = 0;
+    while monitor.clients().await["deaf"].state() == ClientState::Connected {
+        for _ in 0..50 {
+            link.send(once(asked)).await;
+            asked += 1;
+        }
+        assert!(asked < 20_000, "it takes them without end");
+    }
+    assert_names(&ended(&mut link).await, "journal.bytes", "262144");
+
+    // Each of those that were taken is told of, once.
+    let mut link = monitor.connect("deaf", &[]).await;
+    let mut told = Vec::new();
+    loop {
+        let waiting = monitor.queues().await["deaf"].unacknowledged_count;
+        if waiting == 0 {
+            break;
+        }
+        told.extend(link.results(waiting.min(500) as usize).await);
+        link.ack(told.last().unwrap().sequence).await;
+        // Until it is obeyed, they wait yet.
+        eventually("the acknowledgement", async || monitor.queues().await["deaf"].unacknowledged_count < waiting).await;
+    }
+    let mut numbers: Vec<u64> = told.iter().map(|result| result.check_name["once-".len()..].parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    assert!(told.iter().filter(|result| result.reason() == Reason::JournalFull).count() > 20);
+    link.send(once(0)).await;
+    assert_eq!(link.result().await.reason(), Reason::Refused, "there is room again");
 }
 
 #[tokio::test]

@@ -7,9 +7,10 @@ use vantage_contract::v1::{Attribution, Outcome, ProbeResult, Reason};
 use super::OrderId;
 
 /// Turns dropped records, oldest first, into as few `skipped` records as tell of every run, in the same sequences. Records that were
-/// `skipped` already keep their reason.
+/// `skipped` already keep their reason, unless it is to be done coarsely.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
+    coarse: bool,
     records: Vec<Account>,
     open: HashMap<(OrderId, String, String), usize>,
     sequences: Option<(u64, u64)>,
@@ -25,6 +26,11 @@ struct Account {
 }
 
 impl Accounts {
+    /// None yet. `coarse`: whatever they were skipped for, runs that follow one another become one range.
+    pub(crate) fn new(coarse: bool) -> Self {
+        Self { coarse, ..Self::default() }
+    }
+
     /// Takes the next record in, of that order where it is known.
     pub(crate) fn add(&mut self, order: OrderId, record: ProbeResult) {
         let first = record.sequence + 1 - record.sequence_count.max(1);
@@ -33,7 +39,7 @@ impl Accounts {
         let key = (order, record.check_name.clone(), record.revision.clone());
         if record.outcome() != Outcome::Skipped {
             self.lost_runs += record.run_count.max(1);
-        } else if record.reason() != Reason::JournalFull {
+        } else if record.reason() != Reason::JournalFull && !self.coarse {
             self.open.remove(&key);
             self.records.push(Account { order, record, step_ns: None });
             return;
@@ -168,5 +174,23 @@ mod tests {
         other.due_time = Some(Timestamp { seconds: 500, nanos: 1 });
         accounts.add(0, other);
         assert_eq!(told(accounts).len(), 2);
+    }
+
+    #[test]
+    fn where_there_are_too_many_a_reason_is_given_up_for_the_range() {
+        let told_of = |coarse| {
+            let mut accounts = Accounts::new(coarse);
+            for run in 0..100 {
+                let mut record = result("a", run, run + 1, if run % 2 == 0 { Outcome::Passed } else { Outcome::Skipped });
+                if run % 2 == 1 {
+                    record.set_reason(Reason::Overloaded);
+                }
+                accounts.add(1, record);
+            }
+            (accounts.lost_runs(), told(accounts))
+        };
+        let (lost, fine) = told_of(false);
+        assert_eq!((lost, fine.len()), (50, 100));
+        assert_eq!(told_of(true), (50, vec![("a".to_owned(), 0, 100, 100, 100)]));
     }
 }

@@ -19,7 +19,10 @@ use vantage_daemon::{
 
 use super::{Block, Changes, Placement, Trim, WINDOW, accounts::Accounts, records};
 
-const SCHEMA: Schema = Schema { application_id: 0x5661_6e4a, migrations: &[include_str!("schema.sql"), include_str!("starts.sql")] };
+const SCHEMA: Schema = Schema {
+    application_id: 0x5661_6e4a,
+    migrations: &[include_str!("schema.sql"), include_str!("starts.sql"), include_str!("settled.sql")],
+};
 /// What the file is called in its folder.
 const FILE: &str = "journal.db";
 /// What is kept for the day when the disk is full: SQLite needs room even to forget something.
@@ -27,6 +30,8 @@ const RESERVE_FILE: &str = "reserve";
 const RESERVE_BYTES: usize = 2 << 20;
 /// The write-ahead log is written into the file when it has grown to this many pages: 1 MiB.
 const CHECKPOINT_PAGES: u32 = 256;
+/// Accounts that take more are not read again to be merged with later ones.
+const MOST_MERGED: u64 = 8 << 20;
 /// Free pages that are given back to the file system at a time: 4 MiB.
 const VACUUM_PAGES: u32 = 1024;
 
@@ -45,13 +50,29 @@ pub(super) struct LaneRow {
     pub(super) id: i64,
     pub(super) records: u64,
     pub(super) bytes: u64,
+    pub(super) settled: u64,
 }
 
 /// What came of one client's [`Changes`].
 #[derive(Debug, Clone, Default)]
 pub struct Written {
-    /// What the sessions that were touched take up now, and how many runs lost their results to trims: session, records, bytes, runs.
-    pub lanes: Vec<(String, u64, u64, u64)>,
+    /// What the sessions that were touched take up now.
+    pub lanes: Vec<Holding>,
+}
+
+/// What a session takes up on the disk.
+#[derive(Debug, Clone, Default)]
+pub struct Holding {
+    /// The session.
+    pub session: String,
+    /// Its records.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those of accounts of runs whose results were dropped: they can't be made smaller.
+    pub settled: u64,
+    /// How many runs lost their results to trims just now.
+    pub lost_runs: u64,
 }
 
 impl Disk {
@@ -184,10 +205,10 @@ impl Disk {
                 self.connection.query_row("SELECT acknowledged FROM lanes WHERE id = ?1", [lane.id], |row| row.get(0))?;
             // What lies within the window may have been sent, and as much again may be on its way there.
             let after = unsigned(acknowledged) + 2 * WINDOW;
-            let trim = Trim { session, after, bytes: (lane.bytes / 8).max(1), through: 0 };
+            let trim = Trim { session, after, bytes: (lane.bytes / 8).max(1), through: 0, coarse: false };
             let changes = Changes { trims: vec![trim], ..Changes::default() };
             let written = self.apply(&[("", &changes)], now)?.pop().unwrap_or_default();
-            if written.lanes.iter().any(|(_, _, left, _)| *left < lane.bytes) {
+            if written.lanes.iter().any(|left| left.bytes < lane.bytes) {
                 return Ok(Some(written));
             }
         }
@@ -215,13 +236,13 @@ impl Work<'_> {
         for session in &changes.opened {
             let mut open = self.transaction.prepare_cached("INSERT INTO lanes (client_id, session, monitor) VALUES (?1, ?2, ?3)")?;
             let id = open.insert(params![client_id, session, monitor])?;
-            self.news.insert(session.clone(), LaneRow { id, records: 0, bytes: 0 });
+            self.news.insert(session.clone(), LaneRow { id, records: 0, bytes: 0, settled: 0 });
         }
         for (id, placement) in &changes.placed {
             self.place(client_id, *id, placement)?;
         }
         for block in &changes.blocks {
-            self.insert(block)?;
+            self.insert(block, false)?;
             touched.push((block.session.clone(), 0));
         }
         // Under load, an order's ledger for each result.
@@ -263,11 +284,11 @@ impl Work<'_> {
                 self.transaction.execute(&format!("DELETE FROM {table} WHERE client_id = ?1"), [client_id])?;
             }
         }
-        let usage = |(session, lost): (String, u64)| {
-            let lane = self.lane(&session)?;
-            Some((session, lane.records, lane.bytes, lost))
+        let holding = |(session, lost_runs): (String, u64)| {
+            let LaneRow { records, bytes, settled, .. } = self.lane(&session)?;
+            Some(Holding { session, records, bytes, settled, lost_runs })
         };
-        Ok(Written { lanes: touched.into_iter().filter_map(usage).collect() })
+        Ok(Written { lanes: touched.into_iter().filter_map(holding).collect() })
     }
 
     fn lane(&self, session: &str) -> Option<LaneRow> {
@@ -286,10 +307,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn insert(&mut self, block: &Block) -> rusqlite::Result<()> {
+    fn insert(&mut self, block: &Block, settled: bool) -> rusqlite::Result<()> {
         let Some(mut lane) = self.lane(&block.session) else { return Ok(()) };
         let (first, last) = (signed(block.first), signed(block.last));
-        let mut insert = self.transaction.prepare_cached("INSERT INTO blocks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+        let mut insert = self.transaction.prepare_cached("INSERT INTO blocks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
         let bytes = block.body.len() as u64;
         insert.execute(params![
             lane.id,
@@ -298,12 +319,14 @@ impl Work<'_> {
             signed(block.count),
             signed(bytes),
             self.now_ms,
+            settled,
             digest_of(first, last, &block.body),
             &block.body[..]
         ])?;
         self.transaction.prepare_cached("UPDATE lanes SET last = max(last, ?2) WHERE id = ?1")?.execute(params![lane.id, last])?;
         lane.records += block.count;
         lane.bytes += bytes;
+        lane.settled += if settled { bytes } else { 0 };
         self.news.insert(block.session.clone(), lane);
         Ok(())
     }
@@ -317,63 +340,90 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Deletes the blocks that end after `after` and not after `through`. Returns how many records and bytes they had.
-    fn delete(&self, lane: i64, after: u64, through: u64) -> rusqlite::Result<(u64, u64)> {
-        let mut delete =
-            self.transaction.prepare_cached("DELETE FROM blocks WHERE lane = ?1 AND last > ?2 AND last <= ?3 RETURNING records, bytes")?;
-        let rows =
-            delete.query_map(params![lane, signed(after), signed(through)], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-        let mut freed = (0, 0);
-        for row in rows {
-            let (records, bytes) = row?;
-            freed = (freed.0 + unsigned(records), freed.1 + unsigned(bytes));
+    /// Deletes the blocks that end after `after` and not after `through`. Returns what they took up.
+    fn delete(&self, lane: i64, after: u64, through: u64) -> rusqlite::Result<LaneRow> {
+        let mut delete = self
+            .transaction
+            .prepare_cached("DELETE FROM blocks WHERE lane = ?1 AND last > ?2 AND last <= ?3 RETURNING records, bytes, settled")?;
+        let mut rows = delete.query(params![lane, signed(after), signed(through)])?;
+        let mut freed = LaneRow { id: lane, records: 0, bytes: 0, settled: 0 };
+        while let Some(row) = rows.next()? {
+            let (records, bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
+            freed.records += unsigned(records);
+            freed.bytes += unsigned(bytes);
+            freed.settled += if row.get(2)? { unsigned(bytes) } else { 0 };
         }
         Ok(freed)
     }
 
-    fn account(&mut self, session: &str, mut lane: LaneRow, freed: (u64, u64)) {
-        lane.records = lane.records.saturating_sub(freed.0);
-        lane.bytes = lane.bytes.saturating_sub(freed.1);
+    fn account(&mut self, session: &str, mut lane: LaneRow, freed: LaneRow) {
+        lane.records = lane.records.saturating_sub(freed.records);
+        lane.bytes = lane.bytes.saturating_sub(freed.bytes);
+        lane.settled = lane.settled.saturating_sub(freed.settled);
         self.news.insert(session.to_owned(), lane);
     }
 
     /// Puts accounts in the place of the oldest blocks that were never sent. Returns how many runs lost their results.
     fn trim(&mut self, trim: &Trim) -> rusqlite::Result<u64> {
         let Some(lane) = self.lane(&trim.session) else { return Ok(0) };
-        let (mut accounts, mut freed, mut begin, mut through) = (Accounts::default(), 0, None, 0);
+        let Some((begin, through)) = self.to_settle(lane.id, trim)? else { return Ok(0) };
+        let mut accounts = Accounts::new(trim.coarse);
         {
-            let mut select = self
-                .transaction
-                .prepare_cached("SELECT first, last, bytes, body FROM blocks WHERE lane = ?1 AND first > ?2 ORDER BY last")?;
-            let mut rows = select.query(params![lane.id, signed(trim.after)])?;
+            let mut select =
+                self.transaction.prepare_cached("SELECT body FROM blocks WHERE lane = ?1 AND last BETWEEN ?2 AND ?3 ORDER BY last")?;
+            let mut rows = select.query(params![lane.id, begin, through])?;
             while let Some(row) = rows.next()? {
-                let (first, last, bytes): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                if freed >= trim.bytes && unsigned(last) > trim.through {
-                    break;
-                }
-                let body: Vec<u8> = row.get(3)?;
-                freed += unsigned(bytes);
-                begin.get_or_insert(first);
-                through = unsigned(last);
+                let body: Vec<u8> = row.get(0)?;
                 // What can't be read can't be accounted for; the hole in the sequences shows it.
                 records(body.into()).flatten().for_each(|(record, _)| accounts.add(0, record));
             }
         }
-        let (lost, Some(begin)) = (accounts.lost_runs(), begin) else { return Ok(0) };
-        if lost == 0 {
-            // Accounts alone: they would only be written again.
+        let lost = accounts.lost_runs();
+        let (begin, through) = (unsigned(begin), unsigned(through));
+        let accounts = accounts.into_records();
+        if accounts.is_empty() {
             return Ok(0);
         }
-        let freed = self.delete(lane.id, unsigned(begin) - 1, through)?;
+        let freed = self.delete(lane.id, begin.saturating_sub(1), through)?;
         self.account(&trim.session, lane, freed);
-        let (mut body, mut count) = (Vec::new(), 0);
-        for (_, record) in accounts.into_records() {
-            count += 1;
+        let (mut body, count) = (Vec::new(), accounts.len() as u64);
+        for (_, record) in accounts {
             // Memory that grows takes everything.
             let _ = record.encode_length_delimited(&mut body);
         }
-        self.insert(&Block { session: trim.session.clone(), first: unsigned(begin), last: through, count, body: body.into() })?;
+        self.insert(&Block { session: trim.session.clone(), first: begin, last: through, count, body: body.into() }, true)?;
         Ok(lost)
+    }
+
+    /// From which sequence to which a trim makes accounts: of enough blocks that are none yet, and of the accounts before them, as far as
+    /// these are few beside what they are merged with. What is read is so in proportion to what is dropped, however many accounts there are.
+    fn to_settle(&self, lane: i64, trim: &Trim) -> rusqlite::Result<Option<(i64, i64)>> {
+        let mut select = self
+            .transaction
+            .prepare_cached("SELECT first, last, bytes, settled FROM blocks WHERE lane = ?1 AND last > ?2 AND first > ?2 ORDER BY last")?;
+        let mut rows = select.query(params![lane, signed(trim.after)])?;
+        let (mut settled, mut range, mut weight) = (Vec::new(), None, 0);
+        while let Some(row) = rows.next()? {
+            let (first, last, bytes, is_settled): (i64, i64, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            if weight >= trim.bytes && unsigned(last) > trim.through {
+                break;
+            }
+            if is_settled && range.is_none() {
+                settled.push((first, unsigned(bytes)));
+                continue;
+            }
+            range = Some((range.map_or(first, |(begin, _)| begin), last));
+            weight += if is_settled { 0 } else { unsigned(bytes) };
+        }
+        let Some((mut begin, through)) = range else { return Ok(None) };
+        for (first, bytes) in settled.into_iter().rev() {
+            if bytes > MOST_MERGED.min(2 * weight) {
+                break;
+            }
+            begin = first;
+            weight += bytes;
+        }
+        Ok(Some((begin, through)))
     }
 }
 

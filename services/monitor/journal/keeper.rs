@@ -19,7 +19,7 @@ use vantage_daemon::{
     sqlite,
 };
 
-use super::{Changes, Disk, Written};
+use super::{Changes, Disk, Holding, Written};
 
 /// The most bytes that one commit takes together.
 const GROUP_BYTES: u64 = 16 << 20;
@@ -291,8 +291,8 @@ impl Worker {
     fn make_room(&mut self) -> Result<bool, Ended> {
         match self.disk.with_reserve(|disk| disk.make_room(wall())) {
             Ok(Some(written)) => {
-                for (session, _, bytes, runs) in &written.lanes {
-                    tracing::warn!(session, bytes, runs, "the disk is full: the oldest results made room");
+                for Holding { session, bytes, lost_runs, .. } in &written.lanes {
+                    tracing::warn!(session, bytes, runs = lost_runs, "the disk is full: the oldest results made room");
                 }
                 self.clients.retain(|_, client| client.send(Answer::MadeRoom(written.clone())).is_ok());
                 Ok(true)

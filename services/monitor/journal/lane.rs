@@ -10,15 +10,19 @@ use prost::Message;
 use tokio::time::Instant;
 use vantage_contract::v1::ProbeResult;
 
-use super::{Block, Bounds, Encoded, Entry, OrderId, StoredLane, Trim, WINDOW, accounts::Accounts};
+use super::{Block, Bounds, Encoded, Entry, Holding, OrderId, StoredLane, Trim, WINDOW, accounts::Accounts};
 use crate::{record::Record, schedule::Now};
 
 /// What one block holds at most, but for its last record: what is read back at once.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// What waits in memory to be sent, of what is on the disk already.
 const READY_BYTES: usize = 512 * 1024;
-/// How finely the ages of records are told apart.
+/// What is dropped at once beyond what has to be.
+const SLACK_BYTES: u64 = 1 << 20;
+/// How finely the ages of records are told apart, and those of the newest: of a client that keeps up no others are left.
 const MARK_INTERVAL: Duration = Duration::from_secs(10);
+const FINE_INTERVAL: Duration = Duration::from_millis(250);
+const FINE_MARKS: usize = 40;
 
 /// One session's log.
 #[derive(Debug)]
@@ -59,8 +63,8 @@ pub struct Lane {
     fetching: Option<u64>,
     /// A trim is on its way: nothing is read that it may drop.
     trimming: bool,
-    /// What is on the disk: records, and their bytes.
-    on_disk: (u64, u64),
+    /// What is on the disk.
+    on_disk: Holding,
     /// When the records up to some sequences were appended.
     marks: VecDeque<(u64, Instant)>,
     dropped_runs: u64,
@@ -91,7 +95,7 @@ impl Lane {
             ready_through: 0,
             fetching: None,
             trimming: false,
-            on_disk: (0, 0),
+            on_disk: Holding::default(),
             marks: VecDeque::new(),
             dropped_runs: 0,
         }
@@ -99,7 +103,7 @@ impl Lane {
 
     /// The log as it was found on the disk.
     pub fn resume(stored: StoredLane, bounds: Bounds, now: Now) -> Self {
-        let StoredLane { session, last, acknowledged, records, bytes, marks, gap, .. } = stored;
+        let StoredLane { session, last, acknowledged, records, bytes, settled, marks, gap, .. } = stored;
         let since = |at: SystemTime| {
             // The one place where a wall clock tells an age: no other clock goes on while the process is away.
             let age = now.wall.duration_since(at).unwrap_or_default();
@@ -115,7 +119,7 @@ impl Lane {
             acknowledged_on_disk: acknowledged,
             cursor: acknowledged,
             ready_through: acknowledged,
-            on_disk: (records, bytes),
+            on_disk: Holding { records, bytes, settled, ..Holding::default() },
             marks: marks.into_iter().map(|(last, at)| (last, since(at))).collect(),
             ..Self::new(session, bounds)
         }
@@ -136,8 +140,11 @@ impl Lane {
         let copy = watched.then(|| encoded.clone());
         let entry = Entry { first, last: self.last, order, run, run_count, encoded };
         match self.marks.back_mut() {
-            Some((last, at)) if now.saturating_duration_since(*at) < MARK_INTERVAL => *last = self.last,
-            _ => self.marks.push_back((self.last, now)),
+            Some((last, at)) if now.saturating_duration_since(*at) < FINE_INTERVAL => *last = self.last,
+            _ => {
+                self.marks.push_back((self.last, now));
+                self.merge_mark();
+            }
         }
         self.pending_bytes += entry.encoded.len() as u64;
         self.pending.push_back(entry);
@@ -145,6 +152,19 @@ impl Lane {
             self.compact();
         }
         copy
+    }
+
+    /// The newest mark that is not to be fine any more joins the one before it.
+    fn merge_mark(&mut self) {
+        let Some(index) = self.marks.len().checked_sub(FINE_MARKS + 1).filter(|index| *index > 0) else { return };
+        if let (Some((_, begun)), Some((last, at))) = (self.marks.get(index - 1).copied(), self.marks.get(index).copied())
+            && at.saturating_duration_since(begun) < MARK_INTERVAL
+        {
+            self.marks.remove(index);
+            if let Some(before) = self.marks.get_mut(index - 1) {
+                before.0 = last;
+            }
+        }
     }
 
     /// The disk is too slow, or takes nothing at all: the oldest that waits becomes accounts, until an eighth is free.
@@ -233,9 +253,15 @@ impl Lane {
         self.acknowledged_on_disk = self.acknowledged_on_disk.max(sequence);
     }
 
-    /// What is on the disk now: records and bytes.
-    pub fn note_usage(&mut self, records: u64, bytes: u64) {
-        self.on_disk = (records, bytes);
+    /// What is on the disk now.
+    pub fn note_usage(&mut self, on_disk: &Holding) {
+        self.on_disk = on_disk.clone();
+    }
+
+    /// What accounts of dropped runs take of the disk, in bytes.
+    pub fn settled_bytes(&self) -> u64 {
+        // The disk forgets what is acknowledged a little later.
+        if self.acknowledged == self.last { 0 } else { self.on_disk.settled }
     }
 
     /// A trim was done; it cost so many runs their results.
@@ -291,20 +317,15 @@ impl Lane {
         }
         for (last, body) in blocks {
             let records: Option<Vec<(ProbeResult, Bytes)>> = body.and_then(|body| super::records(body).collect::<Result<_, _>>().ok());
-            match records {
-                Some(records) => {
-                    for (ProbeResult { sequence, .. }, bytes) in records {
-                        if sequence > after {
-                            self.make_ready(Encoded { sequence, bytes });
-                        }
-                    }
-                }
-                None if self.ready.is_empty() => {
-                    tracing::error!(session = self.session, after = self.cursor, last, "results of the journal are lost: it was damaged");
-                    (self.cursor, self.ready_through) = (last, last);
-                }
+            let asked: Vec<_> = records.into_iter().flatten().filter(|(record, _)| record.sequence > after).collect();
+            if !asked.is_empty() {
+                asked.into_iter().for_each(|(ProbeResult { sequence, .. }, bytes)| self.make_ready(Encoded { sequence, bytes }));
+            } else if self.ready.is_empty() {
+                tracing::error!(session = self.session, after = self.cursor, last, "results of the journal are lost: it was damaged");
+                (self.cursor, self.ready_through) = (last, last);
+            } else {
                 // It will be the first one the next time.
-                None => return,
+                return;
             }
         }
     }
@@ -336,9 +357,10 @@ impl Lane {
         if self.trimming || self.fetching.is_some() {
             return None;
         }
-        let bytes = self.on_disk.1.saturating_sub(self.bounds.bytes);
-        // Room for some more at once: accounts merge better, and it is done less often.
-        let bytes = if bytes > 0 { bytes + (self.bounds.bytes / 16).min(8 << 20) } else { 0 };
+        let results = self.on_disk.bytes.saturating_sub(self.on_disk.settled);
+        let bytes = results.saturating_sub(self.bounds.bytes);
+        // Room for some more at once: accounts merge better, and it is done less often. Not for much: others wait for the disk meanwhile.
+        let bytes = if bytes > 0 { bytes + (self.bounds.bytes / 16).min(SLACK_BYTES) } else { 0 };
         let is_old = |(_, at): &&(u64, Instant)| now.saturating_duration_since(*at) > self.bounds.age;
         let through = self.marks.iter().take_while(is_old).last().map_or(0, |(last, _)| *last);
         let after = self.sent.max(self.ready_through);
@@ -348,7 +370,8 @@ impl Lane {
         // What is dropped has no age any more; what was sent keeps its own.
         self.marks.retain(|(last, _)| *last <= after || *last > through);
         self.trimming = true;
-        Some(Trim { session: self.session.clone(), after, bytes, through })
+        let coarse = self.on_disk.settled > self.bounds.bytes / 4;
+        Some(Trim { session: self.session.clone(), after, bytes, through, coarse })
     }
 
     /// How many runs were dropped by the bounds since it was last asked.
@@ -386,7 +409,8 @@ impl Lane {
         let waiting = (self.pending.len() + self.writing.len()) as u64;
         // The disk forgets what is acknowledged a little later, and only by whole blocks.
         let left = self.last - self.acknowledged;
-        if left == 0 { (0, 0) } else { ((self.on_disk.0 + waiting).min(left), self.on_disk.1 + self.unwritten_bytes()) }
+        let Holding { records, bytes, .. } = self.on_disk;
+        if left == 0 { (0, 0) } else { ((records + waiting).min(left), bytes + self.unwritten_bytes()) }
     }
 
     /// Bytes that are not yet on the disk.

@@ -50,6 +50,8 @@ pub struct StoredLane {
     pub records: u64,
     /// What they take up.
     pub bytes: u64,
+    /// What accounts of dropped runs take of it.
+    pub settled: u64,
     /// When those up to some sequences were written.
     pub marks: Vec<(u64, SystemTime)>,
     /// Sequences that the next record has to take besides its own.
@@ -124,18 +126,19 @@ impl Disk {
         };
         for (id, lane) in &mut lanes {
             let mut select = self.connection().prepare(
-                "SELECT max(last), max(at_ms), sum(records), sum(bytes) FROM blocks WHERE lane = ?1 GROUP BY at_ms / ?2 ORDER BY 1",
+                "SELECT max(last), max(at_ms), sum(records), sum(bytes), sum(bytes * settled) FROM blocks WHERE lane = ?1 GROUP BY at_ms / ?2 ORDER BY 1",
             )?;
             let mut rows = select.query(params![*id, MARK_MILLIS])?;
             while let Some(row) = rows.next()? {
                 let (last, at, records, bytes): (i64, i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+                lane.settled += unsigned(row.get(4)?);
                 lane.marks.push((unsigned(last), SystemTime::UNIX_EPOCH + Duration::from_millis(unsigned(at))));
                 lane.records += unsigned(records);
                 lane.bytes += unsigned(bytes);
             }
         }
         for (id, lane) in &lanes {
-            self.know_lane(lane.session.clone(), LaneRow { id: *id, records: lane.records, bytes: lane.bytes });
+            self.know_lane(lane.session.clone(), LaneRow { id: *id, records: lane.records, bytes: lane.bytes, settled: lane.settled });
         }
         Ok(lanes.into_iter().map(|(_, lane)| lane).collect())
     }

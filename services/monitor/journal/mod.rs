@@ -18,7 +18,7 @@ pub(crate) mod keeper;
 pub(crate) mod lane;
 mod load;
 
-pub use disk::{Disk, Written};
+pub use disk::{Disk, Holding, Written};
 pub use keeper::Condition;
 pub(crate) use keeper::Keeper;
 pub use lane::Lane;
@@ -123,6 +123,8 @@ pub struct Trim {
     pub bytes: u64,
     /// And all up to this sequence.
     pub through: u64,
+    /// What was skipped already need not keep its reason: there are too many accounts.
+    pub coarse: bool,
 }
 
 impl Changes {
@@ -153,7 +155,8 @@ impl Changes {
 /// The bounds of one client's journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The most bytes of encoded records of one session. The accounts of dropped runs, one for each order and gap, come on top.
+    /// The most bytes of encoded records of one session. The accounts of dropped runs, one for each order and gap, come on top: up to as much
+    /// again of all sessions, then nothing new is taken from the client.
     pub bytes: u64,
     /// The longest that a record waits to be sent for the first time.
     pub age: Duration,

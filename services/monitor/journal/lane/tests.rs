@@ -103,6 +103,11 @@ fn a_block_that_cannot_be_read_is_passed_over_and_the_rest_is_sent() {
     assert_eq!(lane.fetch(), Some(0));
     lane.fetched(0, vec![(2, None), (4, Some(sound[0].body.clone()))]);
     assert_eq!(sent(&mut lane), [3, 4]);
+    lane.rewind(true);
+    assert_eq!(lane.fetch(), Some(0));
+    // It can be read, but says nothing of what was asked for.
+    lane.fetched(0, vec![(2, Some(Bytes::new())), (4, Some(sound[0].body.clone()))]);
+    assert_eq!(sent(&mut lane), [3, 4]);
 }
 
 #[test]
@@ -117,4 +122,26 @@ fn an_acknowledgement_of_an_earlier_stream_moves_the_present_one_on() {
     lane.fetched(0, vec![(5, Some(blocks[0].body.clone()))]);
     assert!(lane.acknowledge(3));
     assert_eq!(sent(&mut lane), [4, 5]);
+}
+
+#[test]
+fn the_age_of_the_oldest_is_told_to_a_moment_and_of_a_long_wait_to_ten_seconds() {
+    let mut lane = lane(64 << 20);
+    let start = vantage_daemon::clock::monotonic();
+    let at = |millis: u64| start + Duration::from_millis(millis);
+    // Ten in a second, for an hour.
+    for run in 0..36_000 {
+        lane.append(1, result(run), at(run * 100), false);
+        if run < 100 {
+            lane.hand_over();
+            lane.written();
+            sent(&mut lane);
+            lane.acknowledge(run);
+            let age = at(run * 100) - lane.oldest().unwrap();
+            assert!(age <= Duration::from_millis(300), "{age:?} at {run}");
+        }
+    }
+    assert!(lane.marks.len() < 360 + 50, "{}", lane.marks.len());
+    let apart = lane.marks.iter().zip(lane.marks.iter().skip(1)).map(|((_, one), (_, other))| *other - *one);
+    assert!(apart.clone().take(300).all(|apart| apart >= Duration::from_secs(9)) && apart.max().unwrap() <= Duration::from_secs(11));
 }

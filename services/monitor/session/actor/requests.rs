@@ -61,7 +61,17 @@ impl Actor {
         Ok(())
     }
 
+    /// Refuses what is new where the journal is full of accounts: each order has one at least, and nothing makes it smaller.
+    fn ask_for_accounts(&self) -> Result<(), Status> {
+        let most = self.shared.settings.bounds().bytes;
+        if self.core.usage().settled_bytes > most {
+            return Err(limit(&self.client_id, "journal.bytes", most, "bytes of accounts of results that a client did not take in time"));
+        }
+        Ok(())
+    }
+
     fn once(&mut self, once: RunOnce) -> Result<(), Status> {
+        self.ask_for_accounts()?;
         let held = self.hold(weight(&once, 0))?;
         if let Some(ticket) = self.core.run_once(once, Now::read()) {
             ticket.facts.count(held);
@@ -92,6 +102,7 @@ impl Actor {
                 let what = "runs in a second of all orders of one client";
                 return Err(limit(&self.client_id, "limits.runs_per_second", limits.runs_per_second, what));
             }
+            self.ask_for_accounts()?;
             // Before its regular expressions are made: those are bounded, and counted then.
             drop(self.hold(weight(&start, 0))?);
         }

@@ -21,6 +21,8 @@ pub(crate) struct Usage {
     pub(crate) bytes: u64,
     /// What of that is not yet on the disk.
     pub(crate) unwritten_bytes: u64,
+    /// What of that are accounts of runs whose results were dropped.
+    pub(crate) settled_bytes: u64,
     /// When the oldest was appended, about.
     pub(crate) oldest: Option<Instant>,
     /// Sessions with records that are not acknowledged.
@@ -137,6 +139,7 @@ impl Core {
             usage.records += records;
             usage.bytes += bytes;
             usage.unwritten_bytes += lane.unwritten_bytes();
+            usage.settled_bytes += lane.settled_bytes();
             usage.oldest = usage.oldest.or(lane.oldest());
             usage.sessions += usize::from(lane.acknowledged() < lane.last());
         }

@@ -216,11 +216,11 @@ impl Core {
             }
         }
         let trimmed = |session: &str| changes.trims.iter().any(|trim| trim.session == session);
-        for (session, records, bytes, runs) in &written.lanes {
-            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.session() == session) {
-                lane.note_usage(*records, *bytes);
-                if trimmed(session) {
-                    lane.trimmed(*runs);
+        for holding in &written.lanes {
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.session() == holding.session) {
+                lane.note_usage(holding);
+                if trimmed(&holding.session) {
+                    lane.trimmed(holding.lost_runs);
                 }
             }
         }
@@ -255,10 +255,10 @@ impl Core {
 
     /// Room was made on a full disk; perhaps with records of this client.
     pub(crate) fn made_room(&mut self, written: &Written) {
-        for (session, records, bytes, runs) in &written.lanes {
-            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.session() == session) {
-                lane.note_usage(*records, *bytes);
-                self.tally.journal_dropped_runs += runs;
+        for holding in &written.lanes {
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.session() == holding.session) {
+                lane.note_usage(holding);
+                self.tally.journal_dropped_runs += holding.lost_runs;
             }
         }
     }
