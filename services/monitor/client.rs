@@ -170,6 +170,9 @@ fn unreachable(url: &str, fault: &Fault, why: &str) -> Fatal {
     }
     let cure = if url.starts_with("https") {
         "Is it the right name (--server-name), do we trust it (--ca-file), and does it know us (--certificate-file, --key-file)?"
+    } else if ["reset", "closed", "roken pipe"].iter().any(|sign| why.contains(sign)) {
+        "Something is there, and ended the connection. Does it speak TLS (write https://), or has it all the connections that it takes? \
+         A monitor's log says so"
     } else {
         "Is a monitor running there? Start one with `vantage-monitor serve`, or name another with --at URL; one that speaks TLS is https://"
     };
@@ -228,6 +231,8 @@ fn is_loopback(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use vantage_contract::v1::ListClientsRequest;
+
     use super::*;
 
     #[test]
@@ -249,6 +254,24 @@ mod tests {
         assert_eq!(error.exit, Exit::Unavailable);
         assert!(error.message.starts_with("connect to http://127.0.0.1:1: Connection refused"), "{error}");
         assert!(error.message.contains("`vantage-monitor serve`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_ends_the_connection_is_not_taken_for_nobody() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // With what was sent unread: it is reset.
+                let _ = stream.readable().await;
+                drop(stream);
+            }
+        });
+        let error = match Link::connect(&url, &Trust::default()).await {
+            Ok(link) => link.fatal(&link.admin().list_clients(ListClientsRequest::default()).await.unwrap_err()),
+            Err(error) => error,
+        };
+        assert!(error.message.contains("Something is there") && !error.message.contains("vantage-monitor serve"), "{error}");
     }
 
     #[tokio::test]
