@@ -189,8 +189,8 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
-    /// Bytes for each session of a client, as encoded: a result of tcp takes some 250. What accounts for dropped results comes on top; where it
-    /// takes as much for a client, new orders are refused. 64 KiB to 64 GiB. Default 1 GiB on disk, 64 MiB in memory.
+    /// Bytes for each client, as encoded: a result of tcp takes some 250. What accounts for dropped results comes on top; where it takes as much
+    /// again, new orders are refused. 64 KiB to 64 GiB. Default 1 GiB on disk, 64 MiB in memory.
     #[serde(deserialize_with = "fields::some_number::<65_536, 68_719_476_736, _>")]
     pub bytes: Option<u64>,
     /// How old a result may become. 1 minute to 365 days. Default 24 h.

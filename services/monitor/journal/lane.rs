@@ -63,6 +63,8 @@ pub struct Lane {
     fetching: Option<u64>,
     /// A trim is on its way: nothing is read that it may drop.
     trimming: bool,
+    /// The last one found nothing to drop, and nothing has come since.
+    spent: bool,
     /// What is on the disk.
     on_disk: Holding,
     /// When the records up to some sequences were appended.
@@ -95,6 +97,7 @@ impl Lane {
             ready_through: 0,
             fetching: None,
             trimming: false,
+            spent: false,
             on_disk: Holding::default(),
             marks: VecDeque::new(),
             dropped_runs: 0,
@@ -133,6 +136,7 @@ impl Lane {
     /// Appends a record. It gets its session and sequence. What it is then, encoded, is returned where it is `watched`.
     pub fn append(&mut self, order: OrderId, mut record: Record, now: Instant, watched: bool) -> Option<Bytes> {
         let first = self.last + 1;
+        self.spent = false;
         self.last += 1 + std::mem::take(&mut self.gap);
         (record.said.sequence, record.said.sequence_count) = (self.last, self.last + 1 - first);
         let (run, run_count) = (record.said.run, record.said.run_count.max(1));
@@ -258,6 +262,11 @@ impl Lane {
         self.on_disk = on_disk.clone();
     }
 
+    /// What results take of the disk, in bytes.
+    pub fn result_bytes(&self) -> u64 {
+        self.on_disk.bytes.saturating_sub(self.on_disk.settled)
+    }
+
     /// What accounts of dropped runs take of the disk, in bytes.
     pub fn settled_bytes(&self) -> u64 {
         // The disk forgets what is acknowledged a little later.
@@ -267,6 +276,7 @@ impl Lane {
     /// A trim was done; it cost so many runs their results.
     pub fn trimmed(&mut self, dropped_runs: u64) {
         self.trimming = false;
+        self.spent = dropped_runs == 0;
         self.dropped_runs += dropped_runs;
     }
 
@@ -352,13 +362,18 @@ impl Lane {
         Some(record)
     }
 
-    /// What has to be dropped for the bounds at `now`; it is not looked for again until [`trimmed`](Self::trimmed).
-    pub fn trim(&mut self, now: Instant) -> Option<Trim> {
+    /// Whether something is being dropped, or read: then it is not known yet what there is to drop.
+    pub fn is_busy(&self) -> bool {
+        self.trimming || self.fetching.is_some()
+    }
+
+    /// What has to be dropped at `now`: what is too old, and of the `excess` bytes that the client has beyond its bound as much as there is. It
+    /// is not looked for again until [`trimmed`](Self::trimmed).
+    pub fn trim(&mut self, now: Instant, excess: u64) -> Option<Trim> {
         if self.trimming || self.fetching.is_some() {
             return None;
         }
-        let results = self.on_disk.bytes.saturating_sub(self.on_disk.settled);
-        let bytes = results.saturating_sub(self.bounds.bytes);
+        let bytes = if self.spent { 0 } else { excess.min(self.result_bytes()) };
         // Room for some more at once: accounts merge better, and it is done less often. Not for much: others wait for the disk meanwhile.
         let bytes = if bytes > 0 { bytes + (self.bounds.bytes / 16).min(SLACK_BYTES) } else { 0 };
         let is_old = |(_, at): &&(u64, Instant)| now.saturating_duration_since(*at) > self.bounds.age;

@@ -155,8 +155,8 @@ impl Changes {
 /// The bounds of one client's journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The most bytes of encoded records of one session. The accounts of dropped runs, one for each order and gap, come on top: up to as much
-    /// again of all sessions, then nothing new is taken from the client.
+    /// The most bytes of encoded records of all sessions. The accounts of dropped runs, one for each order and gap, come on top: up to as much
+    /// again, then nothing new is taken from the client.
     pub bytes: u64,
     /// The longest that a record waits to be sent for the first time.
     pub age: Duration,

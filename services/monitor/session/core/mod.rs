@@ -155,8 +155,15 @@ impl Core {
     /// Looks after bounds, and what is done with.
     pub(crate) fn tidy(&mut self, now: Now) {
         self.follow_clock(now);
+        let results: u64 = self.lanes.iter().map(Lane::result_bytes).sum();
+        let mut excess = results.saturating_sub(self.bounds.bytes);
         for lane in &mut self.lanes {
-            self.changes.trims.extend(lane.trim(now.monotonic));
+            // The oldest go first.
+            excess = if lane.is_busy() { 0 } else { excess };
+            if let Some(trim) = lane.trim(now.monotonic, excess) {
+                excess = excess.saturating_sub(trim.bytes);
+                self.changes.trims.push(trim);
+            }
             self.tally.journal_dropped_runs += lane.take_dropped_runs();
         }
         // The last one is kept for what is to come.

@@ -349,6 +349,40 @@ fn new_results_do_not_wait_behind_a_long_backlog() {
 }
 
 #[test]
+fn a_client_has_one_bound_for_all_its_sessions_and_the_oldest_results_go_first() {
+    let mut world = World::new();
+    let bounds = Bounds { bytes: 600_000, unwritten_bytes: 64 << 20, ..BOUNDS };
+    world.core = Core::new("m", bounds, world.now);
+    world.client.wanted.insert(0, tcp("a"));
+    for session in 0..3 {
+        // Back after a long time, with nothing taken: another session for what is to come.
+        world.attach();
+        world.core.detach();
+        let facts = std::sync::Arc::clone(&world.core.book.order(1).unwrap().facts);
+        for run in session * 5000..(session + 1) * 5000 {
+            let mut record = facts.skipped(run, 1, world.now.wall, Reason::Internal);
+            (record.said.outcome, record.said.reason) = (Outcome::Passed.into(), 0);
+            world.core.append(1, record, world.now);
+            if run % 100 == 99 {
+                world.write();
+            }
+        }
+    }
+    world.write();
+    let results = |world: &World| world.core.lanes.iter().map(Lane::result_bytes).collect::<Vec<_>>();
+    let before = results(&world);
+    assert!(before.len() == 3 && before.iter().all(|bytes| (250_000..600_000).contains(bytes)), "{before:?}");
+    for _ in 0..5 {
+        world.core.tidy(world.now);
+        world.write();
+    }
+    let after = results(&world);
+    assert!(after.iter().sum::<u64>() <= bounds.bytes && after.iter().sum::<u64>() > bounds.bytes * 8 / 10, "{before:?}, {after:?}");
+    assert_eq!((after[0], after[2]), (0, before[2]), "{before:?}, {after:?}");
+    assert!((5001..10_000).contains(&world.core.tally.journal_dropped_runs), "{}", world.core.tally.journal_dropped_runs);
+}
+
+#[test]
 fn a_power_loss_that_the_disk_was_not_asked_to_survive_gives_no_sequence_twice() {
     let mut world = World::new();
     world.disk.load(Sync::Normal).unwrap();
