@@ -142,6 +142,11 @@ impl Stopwatch {
         self.came = Some(at);
     }
 
+    /// More is waited for in this phase, by somebody who has no stopwatch: what came before is not the end.
+    pub fn goes_on(&mut self) {
+        self.came = None;
+    }
+
     /// Ends at `now`, or when the last thing came.
     pub fn stop(mut self, now: Instant) -> Times {
         let begun = self.current.map_or(self.start, |(_, since)| since);
@@ -222,5 +227,10 @@ mod tests {
         watch.came(at(2));
         watch.enter(Phase::Connect, at(3));
         assert_eq!(watch.stop(at(9)).duration, Duration::from_millis(9), "something came after it");
+        let mut watch = Stopwatch::start(start);
+        watch.enter(Phase::Wait, at(1));
+        watch.came(at(2));
+        watch.goes_on();
+        assert_eq!(watch.stop(at(9)).duration, Duration::from_millis(9), "more was waited for");
     }
 }

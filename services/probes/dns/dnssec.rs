@@ -341,6 +341,7 @@ impl Chain<'_> {
     }
 
     async fn ask_anew(&mut self, run: &mut Run<'_, DnsReport>, query: &Query) -> Result<Vec<u8>, Failure> {
+        run.watch.goes_on();
         let mut name = query.name().clone();
         name.set_fqdn(true);
         let question = Question { name, record_type: query.query_type().into(), class: query.query_class().into() };

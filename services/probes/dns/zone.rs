@@ -71,6 +71,7 @@ pub(super) async fn check(dns: &Dns, run: &mut Run<'_, DnsReport>, server: Socke
         return Err(Failure::target(Reason::UnexpectedAnswer, format!("{server} names no servers of {zone} and answers {rcode}")));
     }
 
+    run.watch.goes_on();
     let family = run.options.family;
     let found: Vec<_> = stream::iter(names.iter().take(MAX_NAMES).cloned())
         .map(|name| work.addresses(server, name, family, &answer))
