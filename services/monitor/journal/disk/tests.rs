@@ -178,10 +178,16 @@ fn an_order_is_kept_as_it_was_placed_and_what_earlier_versions_kept_is_read() {
     let before = sqlite::open(Some(&folder.path().join(FILE)), first, Sync::Full, SystemTime::UNIX_EPOCH).unwrap();
     let insert = "INSERT INTO orders (client_id, id, start, digest, anchor_ns, next, open, end) VALUES ('c', 3, ?1, ?2, ?3, 7, 4, 9)";
     before.connection.execute(insert, params![body, digest_of(3, anchor_ns, &body), anchor_ns]).unwrap();
+    let kept = block(1, 20);
+    before.connection.execute("INSERT INTO lanes (client_id, session, monitor, last) VALUES ('c', 's', 'm', 20)", []).unwrap();
+    let insert = "INSERT INTO blocks SELECT id, 1, 20, 20, ?1, 0, ?2, ?3 FROM lanes";
+    before.connection.execute(insert, params![signed(kept.body.len() as u64), digest_of(1, 20, &kept.body), &kept.body[..]]).unwrap();
     drop(before.connection);
 
     let (mut disk, aside) = open().unwrap();
     assert_eq!(aside, None);
+    assert_eq!((disk.load(Sync::Full).unwrap()[0].lanes[0].bytes, disk.lanes["s"].settled), (kept.body.len() as u64, 0));
+    assert_eq!(records_of(&disk).len(), 20);
     disk.apply(&[("c", &Changes { placed: vec![(4, labelled(5))], ..Changes::default() })], SystemTime::UNIX_EPOCH).unwrap();
     let orders = disk.load(Sync::Full).unwrap().remove(0).orders;
     assert_eq!(orders.iter().map(|order| order.id).collect::<Vec<_>>(), [3, 4]);
