@@ -171,7 +171,6 @@ async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() 
     assert!(skipped.len() <= CHECKS * (1 + stops), "{} of {} skipped, {stops} stops: {skipped:?}", skipped.len(), results.len());
     let yardstick = p90_before.max(machine).max(Duration::from_millis(1));
     assert!(p90 <= 20 * yardstick, "{p90:?} late, {p90_before:?} before, the machine {machine:?}");
-    assert!(under_way.0 <= 20 * under_way_before.0, "{under_way:?} under way, {under_way_before:?} before");
     assert!(most_resident <= resident_before + MOST_MORE_KIB, "{most_resident} KiB, {resident_before} KiB before");
     assert!(done.load(Ordering::Relaxed) > 1000, "an attack that was none");
 }
