@@ -105,10 +105,13 @@ mod tests {
         [&[0x45; 44][..], &[0; SHORTEST_QUOTE - 44], structure].concat()
     }
 
-    /// The structure again, with its checksum.
+    /// The structure again, with its checksum. One of zero is written as the other zero of ones' complement: zero says that there is none.
     fn summed(mut structure: Vec<u8>) -> Vec<u8> {
         structure[2..4].fill(0);
-        let sum = checksum::internet(&structure);
+        let sum = match checksum::internet(&structure) {
+            0 => u16::MAX,
+            sum => sum,
+        };
         structure[2..4].copy_from_slice(&sum.to_be_bytes());
         structure
     }
@@ -170,6 +173,14 @@ mod tests {
         structure[2..4].fill(0);
         assert_eq!(labels(&quote(&structure), 0, Some(128)), two_labels());
         assert_eq!(labels(&quote(&structure), 0, None), [], "it may be the packet's own bytes");
+    }
+
+    #[test]
+    fn a_checksum_that_comes_to_zero_is_one() {
+        let label = Label { label: 0xddf50, traffic_class: 0, bottom_of_stack: true, ttl: 1 };
+        let structure = encode(&[label]);
+        assert_eq!(structure[2..4], [0xff, 0xff]);
+        assert_eq!(labels(&quote(&structure), 0, None), [label]);
     }
 
     #[test]
