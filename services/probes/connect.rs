@@ -4,7 +4,6 @@ use std::{fmt::Write as _, net::SocketAddr, pin::pin, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
-    net::TcpStream,
     sync::mpsc::unbounded_channel,
     time::{Instant, sleep_until},
 };
@@ -15,7 +14,7 @@ use crate::{
     failure::Failure,
     net::{
         race::{Next, Race},
-        tcp::{self, ConnectError},
+        tcp::{self, ConnectError, Connected},
     },
     stopwatch::{self, Phase},
     target::{Host, MAX_ADDRESSES, Selection},
@@ -26,7 +25,7 @@ const MOST_TOLD: usize = 4;
 
 /// A connection that was made.
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Connected,
     pub(crate) remote: SocketAddr,
     /// From its first SYN to the connection.
     pub(crate) taken: Duration,
@@ -98,7 +97,7 @@ async fn race<R: Attempts>(run: &mut Run<'_, R>, host: &Host, port: u16) -> Resu
                 }
                 run.enter(Phase::Connect);
                 run.address = Some(address);
-                attempts.push(async move { (number, tcp::connect(remote, options.source).await, stopwatch::now()) });
+                attempts.push(async move { (number, tcp::connect_by(remote, options.source, None).await, stopwatch::now()) });
                 continue;
             }
             Next::Wait(at) => at,

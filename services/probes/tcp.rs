@@ -152,17 +152,20 @@ impl Probe for Tcp {
         run.latency = Some((taken, TimingSource::User));
         run.report.connected = true;
         run.report.connect_time = Some(stopwatch::to_proto(taken));
-        let account = net::tcp::account(&stream).unwrap_or_default();
+        let account = stream.account;
         run.report.kernel_round_trip = account.round_trip.map(stopwatch::to_proto);
         run.report.syn_retransmit_count = account.retransmits;
         run.report.segment_size_bytes = account.segment_size;
-        run.report.local_address = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        run.report.local_address = stream.local.to_string();
         run.report.remote_address = remote.to_string();
         if self.expect_closed {
             return Err(Failure::target(Reason::UnexpectedAnswer, format!("connect to {remote}: it is open, expected to be closed")));
         }
-        let sentence =
-            if self.is_light() { format!("connected to {remote}") } else { Box::pin(self.converse(stream, remote, files, run)).await? };
+        let sentence = if self.is_light() {
+            format!("connected to {remote}")
+        } else {
+            Box::pin(self.converse(stream.speak()?, remote, files, run)).await?
+        };
         match self.max_connect {
             Some(limit) if taken > limit => {
                 Err(Failure::target(Reason::TooSlow, format!("connect to {remote}: it took {taken:?}, the limit is {limit:?}")))

@@ -155,6 +155,6 @@ fn forget(report: &mut HttpReport) {
 async fn reach(host: &Host, port: u16, run: &mut Run<'_, HttpReport>) -> Result<tokio::net::TcpStream, Failure> {
     let Connection { stream, remote, .. } = run.connect(host, port).await?;
     run.report.remote_address = remote.to_string();
-    run.report.local_address = stream.local_addr().map(|local| local.to_string()).unwrap_or_default();
-    Ok(stream)
+    run.report.local_address = stream.local.to_string();
+    stream.speak()
 }

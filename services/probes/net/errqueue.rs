@@ -145,6 +145,12 @@ pub fn enable(socket: impl AsFd, address: IpAddr) -> io::Result<()> {
         IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
         IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
     }
+    Ok(())
+}
+
+/// The same, for who looks into the extensions of errors (RFC 4884): where they begin is told, too.
+pub fn enable_with_extensions(socket: impl AsFd, address: IpAddr) -> io::Result<()> {
+    enable(&socket, address)?;
     // An older kernel does not know of it, and then an extension is looked for where most are.
     let _ = match address {
         IpAddr::V4(_) => setsockopt(&socket, ExtensionsV4, &1),

@@ -111,12 +111,14 @@ fn keep_stamping() {
 }
 
 impl Stamped {
-    /// Takes over a connected, nonblocking socket of the family of `target`. What the kernel can't do (stamps, counts) is done without.
+    /// Takes over a connected, nonblocking socket of the family of `target`, whose errors tell where their extensions are. What the kernel can't
+    /// do (stamps, counts) is done without.
     pub(crate) fn new(socket: Socket, target: IpAddr) -> io::Result<Self> {
-        Self::with_stamps(socket, target, Stamps::Both)
+        errqueue::enable_with_extensions(&socket, target)?;
+        Self::with(socket, None, Stamps::Both)
     }
 
-    /// The same, with these stamps.
+    /// The same, with these stamps, for who looks into no extensions.
     pub(crate) fn with_stamps(socket: Socket, target: IpAddr, stamps: Stamps) -> io::Result<Self> {
         errqueue::enable(&socket, target)?;
         Self::with(socket, None, stamps)

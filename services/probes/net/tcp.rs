@@ -24,6 +24,9 @@ use crate::{
     net::errqueue,
 };
 
+/// TCP_ESTABLISHED (linux/tcp_states.h), which libc does not know.
+const ESTABLISHED: u8 = 1;
+
 /// Why there is no connection.
 #[derive(Debug, Clone)]
 pub struct ConnectError {
@@ -47,21 +50,57 @@ impl From<ConnectError> for Failure {
     }
 }
 
+/// A connection over which nothing was said yet. Nobody waits for what comes over it, which costs as much as to connect to what is near.
+#[derive(Debug)]
+pub struct Connected {
+    socket: Link,
+    /// What the kernel knew of it when it was made.
+    pub account: Account,
+    /// The address and port on this side.
+    pub local: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Link {
+    /// It was made within the call.
+    New(Socket),
+    /// It was waited for.
+    Awaited(TcpStream),
+}
+
+impl Connected {
+    /// The stream over which to say something. Errors: no descriptors are left to wait with.
+    pub fn speak(self) -> Result<TcpStream, Failure> {
+        let failed = |error: &io::Error| Failure::of_io(format!("a connection from {}", self.local), error, Moment::AtOnce);
+        let stream = match self.socket {
+            Link::New(socket) => TcpStream::from_std(socket.into()).map_err(|error| failed(&error))?,
+            Link::Awaited(stream) => stream,
+        };
+        stream.set_nodelay(true).map_err(|error| failed(&error))?;
+        // From here on an ICMP error is a hint that TCP may outlive (RFC 1122 section 4.2.3.9), as long as nobody asks for it.
+        match self.local {
+            SocketAddr::V4(_) => setsockopt(&stream, sockopt::Ipv4RecvErr, &false),
+            SocketAddr::V6(_) => setsockopt(&stream, sockopt::Ipv6RecvErr, &false),
+        }
+        .map_err(|errno| failed(&errno.into()))?;
+        Ok(stream)
+    }
+}
+
 /// Connects to `remote`, from `source` where given. An error says whether it was ours (no route, no descriptors, no permission) or came
 /// back from the network: `connect` fails at once for the former, and through the socket's error, with the ICMP message that caused it in
 /// the error queue, for the latter.
 pub async fn connect(remote: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
-    connect_by(remote, source, None).await
+    Ok(connect_by(remote, source, None).await?.speak()?)
 }
 
 /// The same, given up at an instant; the error tells how often the SYN was sent by then. (The kernel sends it again after 1 s, 3 s, 7 s and so
 /// on, `net.ipv4.tcp_syn_retries` times.)
-pub async fn connect_by(remote: SocketAddr, source: Option<IpAddr>, end: Option<Instant>) -> Result<TcpStream, ConnectError> {
+pub async fn connect_by(remote: SocketAddr, source: Option<IpAddr>, end: Option<Instant>) -> Result<Connected, ConnectError> {
     let act = || format!("connect to {remote}");
     let at_once = |error: io::Error| Failure::of_io(act(), &error, Moment::AtOnce);
 
     let socket = Socket::new(Domain::for_address(remote), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP)).map_err(at_once)?;
-    socket.set_tcp_nodelay(true).map_err(at_once)?;
     errqueue::enable(&socket, remote.ip()).map_err(at_once)?;
     if let Some(source) = source {
         // The port is chosen when connecting: only then does the kernel know that a port may serve several destinations.
@@ -70,10 +109,10 @@ pub async fn connect_by(remote: SocketAddr, source: Option<IpAddr>, end: Option<
             .bind(&SockAddr::from(SocketAddr::new(source, 0)))
             .map_err(|error| Failure::of_io(format!("bind to {source}"), &error, Moment::AtOnce))?;
     }
-    let pending = match socket.connect(&SockAddr::from(remote)) {
-        Ok(()) => false,
+    match socket.connect(&SockAddr::from(remote)) {
+        Ok(()) => {}
         Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EINPROGRESS) => true,
+            Some(Errno::EINPROGRESS) => {}
             // With a route and a source address, all that can be missing is a free port (connect(2)).
             Some(Errno::EADDRNOTAVAIL) if remote.is_ipv4() || source.is_some() => {
                 let sentence = format!("{}: no local port is free", act());
@@ -86,45 +125,68 @@ pub async fn connect_by(remote: SocketAddr, source: Option<IpAddr>, end: Option<
             // Loopback answers a SYN within the call itself: refused at once is still the target's word.
             _ => return Err(at_once(error).into()),
         },
-    };
-    // What is near, as a port of this machine is, has answered within the call. Asking again says so, and takes the error where there is one:
-    // nobody has to be woken for it, and it is timed as it came.
-    let pending = pending
-        && match socket.connect(&SockAddr::from(remote)) {
-            Ok(()) => false,
-            Err(error) if error.raw_os_error() == Some(Errno::EALREADY as i32) => true,
-            Err(error) => return Err(refused(&socket, remote, &error)),
-        };
-    let stream = TcpStream::from_std(socket.into()).map_err(at_once)?;
-    if pending {
-        let connected = stream.writable();
-        let connected = match end {
-            None => connected.await,
-            Some(end) => match timeout_at(end, connected).await {
-                Ok(connected) => connected,
-                Err(_) => {
-                    let failure = Failure::timed_out(format!("connecting to {remote}"));
-                    return Err(ConnectError { failure, icmp: None, syn_retransmits: account(&stream).unwrap_or_default().retransmits });
-                }
-            },
-        };
-        connected.map_err(at_once)?;
-        if let Some(error) = stream.take_error().map_err(at_once)? {
-            return Err(refused(&stream, remote, &error));
-        }
     }
+    let connected = match made(socket, remote)? {
+        // What is near, as a port of this machine is, has answered within the call: nobody has to be woken for it, and it is timed as it came.
+        Progress::Made(connected) => connected,
+        Progress::Pending(socket) => awaited(TcpStream::from_std(socket.into()).map_err(at_once)?, remote, end).await?,
+    };
     // Without a listener a port of loopback can be given to its own caller, who then talks to itself (a simultaneous open, RFC 9293
     // section 3.5): nobody is there.
-    if stream.local_addr().is_ok_and(|local| local == remote) {
+    if connected.local == remote {
         return Err(Failure::of_io(act(), &Errno::ECONNREFUSED.into(), Moment::Later).into());
     }
-    // From here on an ICMP error is a hint that TCP may outlive (RFC 1122 section 4.2.3.9), as long as nobody asks for it.
-    match remote {
-        SocketAddr::V4(_) => setsockopt(&stream, sockopt::Ipv4RecvErr, &false),
-        SocketAddr::V6(_) => setsockopt(&stream, sockopt::Ipv6RecvErr, &false),
+    Ok(connected)
+}
+
+/// How far connecting has come.
+enum Progress {
+    Made(Connected),
+    Pending(Socket),
+}
+
+/// Whether a connection that was asked for has been made already.
+fn made(socket: Socket, remote: SocketAddr) -> Result<Progress, ConnectError> {
+    let told = info(&socket);
+    if told.is_none_or(|told| told.tcpi_state != ESTABLISHED) {
+        // Asking again says so where it is, and takes the error where there is one.
+        match socket.connect(&SockAddr::from(remote)) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EALREADY as i32) => return Ok(Progress::Pending(socket)),
+            Err(error) => return Err(refused(&socket, remote, &error)),
+        }
     }
-    .map_err(|errno| at_once(errno.into()))?;
-    Ok(stream)
+    let local = local(socket.local_addr().map(|local| local.as_socket()), remote)?;
+    let account = told.map(Account::from).unwrap_or_default();
+    Ok(Progress::Made(Connected { socket: Link::New(socket), account, local }))
+}
+
+/// Waits for a connection.
+async fn awaited(stream: TcpStream, remote: SocketAddr, end: Option<Instant>) -> Result<Connected, ConnectError> {
+    let at_once = |error: io::Error| Failure::of_io(format!("connect to {remote}"), &error, Moment::AtOnce);
+    let writable = stream.writable();
+    let writable = match end {
+        None => writable.await,
+        Some(end) => match timeout_at(end, writable).await {
+            Ok(writable) => writable,
+            Err(_) => {
+                let failure = Failure::timed_out(format!("connecting to {remote}"));
+                return Err(ConnectError { failure, icmp: None, syn_retransmits: account(&stream).unwrap_or_default().retransmits });
+            }
+        },
+    };
+    writable.map_err(at_once)?;
+    if let Some(error) = stream.take_error().map_err(at_once)? {
+        return Err(refused(&stream, remote, &error));
+    }
+    let local = local(stream.local_addr().map(Some), remote)?;
+    Ok(Connected { account: account(&stream).unwrap_or_default(), local, socket: Link::Awaited(stream) })
+}
+
+/// The address on this side of a connection.
+fn local(told: io::Result<Option<SocketAddr>>, remote: SocketAddr) -> Result<SocketAddr, Failure> {
+    let failed = |error: &io::Error| Failure::of_io(format!("the address from which to connect to {remote}"), error, Moment::AtOnce);
+    told.and_then(|local| local.ok_or_else(|| Errno::EAFNOSUPPORT.into())).map_err(|error| failed(&error))
 }
 
 /// A connection that failed later: by an ICMP message, if the queue has one, or by what the socket says.
@@ -153,8 +215,22 @@ pub struct Account {
     pub segment_size: u32,
 }
 
+impl From<libc::tcp_info> for Account {
+    fn from(info: libc::tcp_info) -> Self {
+        Self {
+            round_trip: (info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into())),
+            retransmits: info.tcpi_total_retrans,
+            segment_size: info.tcpi_snd_mss,
+        }
+    }
+}
+
 /// What the kernel knows of a connection. None: nothing, as it is no socket of TCP.
 pub fn account(socket: &impl AsFd) -> Option<Account> {
+    info(socket).map(Account::from)
+}
+
+fn info(socket: &impl AsFd) -> Option<libc::tcp_info> {
     // SAFETY: `tcp_info` is a C struct of integers, for which all zeroes is a value.
     #[expect(unsafe_code, reason = "neither nix nor socket2 reads TCP_INFO")]
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -165,11 +241,7 @@ pub fn account(socket: &impl AsFd) -> Option<Account> {
     #[expect(unsafe_code, reason = "neither nix nor socket2 reads TCP_INFO")]
     let status =
         unsafe { libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, std::ptr::from_mut(&mut info).cast(), &raw mut length) };
-    (status == 0).then(|| Account {
-        round_trip: (info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into())),
-        retransmits: info.tcpi_total_retrans,
-        segment_size: info.tcpi_snd_mss,
-    })
+    (status == 0).then_some(info)
 }
 
 /// The kernel's smoothed round trip of a connection. None where it has none yet.

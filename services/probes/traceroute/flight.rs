@@ -261,7 +261,7 @@ impl Syns {
 
     fn connect(&self, hop_limit: u8, attempt: u8, local: Option<SocketAddr>) -> io::Result<Syn> {
         let socket = Socket::new(Domain::for_address(self.target), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        errqueue::enable(&socket, self.target.ip())?;
+        errqueue::enable_with_extensions(&socket, self.target.ip())?;
         set_hop_limit(&socket, Version::of(self.target.ip()), hop_limit)?;
         // Without stamps of errors the process's own count.
         let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
