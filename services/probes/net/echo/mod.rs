@@ -7,7 +7,6 @@
 
 mod batch;
 mod clocks;
-mod cookies;
 mod core;
 mod lane;
 mod meminfo;

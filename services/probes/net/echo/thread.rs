@@ -17,12 +17,11 @@ use super::{
     Command, Shared,
     batch::{Batch, PACKETS},
     clocks::{Clocks, Moment},
-    cookies::Cookies,
     core::{Came, Core, Request, Start},
     lane::{Lane, Road},
 };
 use crate::{
-    net::errqueue::Origin,
+    net::{errqueue::Origin, random::random},
     stopwatch,
     wire::{
         icmp::{Echo, HEADER, Version},
@@ -81,7 +80,6 @@ struct Worker {
     back: Batch,
     errors: Batch,
     clocks: Clocks,
-    cookies: Cookies,
     /// When the requests sent so far would have left at the slowest.
     paced: Instant,
     window: Instant,
@@ -112,7 +110,6 @@ pub(super) fn work(shared: Arc<Shared>) {
         back: Batch::new(USUAL),
         errors: Batch::new(QUOTE),
         clocks: Clocks::new(now),
-        cookies: Cookies::new(),
         paced: now.monotonic,
         window: now.monotonic,
         counted: 0,
@@ -162,7 +159,7 @@ impl Worker {
                     }
                 }
                 Command::Begin(order, road, done) => {
-                    let Ok(cookie) = self.cookies.next() else { continue };
+                    let Ok(cookie) = random().map(u64::from_ne_bytes) else { continue };
                     let size = order.size + AROUND;
                     if self.back.size() < size {
                         self.back = Batch::new(size);
