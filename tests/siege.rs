@@ -22,8 +22,11 @@ use crate::lab::{
     process::{MONITOR, Running},
 };
 
-/// What the monitor may take up more under attack than before: what its own limits let a few clients have, and what allocators keep.
-const MOST_MORE_KIB: u64 = 512 << 10;
+/// What results that a client does not take, and what accounts for dropped ones, may take up each: `journal.bytes` in the monitor's settings.
+const JOURNAL_BYTES: u64 = 32 << 20;
+/// What the monitor may take up more under attack than before: by its limits, the orders of the one that sends long ones
+/// (`order_bytes_per_client`, 256 MiB), and the journals of the four that have orders and take nothing (huge, churn, once, deaf).
+const MOST_MORE_KIB: u64 = (256 << 10) + 4 * 2 * (JOURNAL_BYTES >> 10);
 /// The honest client's checks, and how often each runs.
 const CHECKS: usize = 10;
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -107,8 +110,12 @@ fn camp() -> Runtime {
 async fn a_hostile_client_costs_the_honest_one_nothing_and_the_monitor_little() {
     let ((_open, port), own_port) = (silent_port().await, honest_port());
     let at: SocketAddr = place::own();
-    let mut serving =
-        Running::start(MONITOR, &["serve", "--listen", &at.to_string(), "--http-listen", "off", "--data", "memory", "--name", "besieged"]);
+    let settings = tempfile::NamedTempFile::with_suffix(".json").unwrap();
+    std::fs::write(&settings, format!(r#"{{"journal": {{"bytes": {JOURNAL_BYTES}}}}}"#)).unwrap();
+    let (listen, settings) = (at.to_string(), settings.into_temp_path());
+    let config = settings.to_str().unwrap();
+    let flags = ["serve", "--listen", &listen, "--http-listen", "off", "--data", "memory", "--name", "besieged", "--config", config];
+    let mut serving = Running::start(MONITOR, &flags);
     serving.says("serving").await;
     let monitor = Monitor::at(at);
     let mut honest = monitor.connect("honest", &[]).await;
