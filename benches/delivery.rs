@@ -76,7 +76,7 @@ fn result(checks: &[Check], revisions: &[String], number: u64, start: SystemTime
         duration: micros(90),
         latency: micros(71),
         phases: vec![Phase { name: "connect".into(), duration: micros(71) }],
-        report: Some(Report::Tcp(report)),
+        report: Some(Report::Tcp(Box::new(report))),
         ..ProbeResult::default()
     }
 }

@@ -40,7 +40,7 @@ mod tests {
             sequence: 7,
             outcome: Outcome::Passed.into(),
             latency: Some(prost_types::Duration { seconds: 0, nanos: 71_300_000 }),
-            report: Some(Report::Ping(PingReport { sent_count: 3, ..PingReport::default() })),
+            report: Some(Report::Ping(Box::new(PingReport { sent_count: 3, ..PingReport::default() }))),
             ..ProbeResult::default()
         };
         let json = to_json(&result);

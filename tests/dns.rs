@@ -48,7 +48,7 @@ fn expecting(spec: DnsProbe, expect: DnsExpectations) -> Probe {
 
 fn seen(report: Report) -> DnsReport {
     match report {
-        Report::Dns(report) => report,
+        Report::Dns(report) => *report,
         other => panic!("not a report of dns: {other:?}"),
     }
 }

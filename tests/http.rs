@@ -42,7 +42,7 @@ async fn ask(spec: HttpProbe) -> Sight {
 
 fn report(report: Option<Report>) -> HttpReport {
     match report {
-        Some(Report::Http(report)) => report,
+        Some(Report::Http(report)) => *report,
         other => panic!("a report of http, not {other:?}"),
     }
 }

@@ -28,7 +28,7 @@ async fn ask(spec: HttpProbe) -> Sight {
 
 fn report(report: Option<Report>) -> HttpReport {
     match report {
-        Some(Report::Https(report)) => report,
+        Some(Report::Https(report)) => *report,
         other => panic!("a report of https, not {other:?}"),
     }
 }

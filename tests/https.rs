@@ -25,7 +25,7 @@ async fn ask(spec: HttpProbe) -> Sight {
 
 fn report(report: Option<Report>) -> HttpReport {
     match report {
-        Some(Report::Https(report) | Report::Http(report)) => report,
+        Some(Report::Https(report) | Report::Http(report)) => *report,
         other => panic!("a report of https, not {other:?}"),
     }
 }

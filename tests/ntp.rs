@@ -23,7 +23,7 @@ fn ask(address: std::net::SocketAddr) -> NtpProbe {
 
 fn seen(report: Report) -> NtpReport {
     match report {
-        Report::Ntp(report) => report,
+        Report::Ntp(report) => *report,
         other => panic!("not a report of ntp: {other:?}"),
     }
 }

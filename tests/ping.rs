@@ -40,7 +40,7 @@ fn run_within(row: &Row, millis: u64, spec: PingProbe) -> (Sight, PingReport) {
     let Some(Report::Ping(report)) = sight.report.clone() else { panic!("{sight:?}") };
     assert_eq!(report.requests.len(), report.sent_count as usize);
     assert_eq!(report.requests.iter().filter(|request| request.round_trip.is_some()).count(), report.answered_count as usize);
-    (sight, report)
+    (sight, *report)
 }
 
 fn verdict(sight: &Sight) -> (Outcome, Reason, Attribution) {

@@ -34,14 +34,14 @@ fn tcp(port: u16) -> Kind {
 
 fn tcp_report(report: Option<Report>) -> TcpReport {
     match report {
-        Some(Report::Tcp(report)) => report,
+        Some(Report::Tcp(report)) => *report,
         other => panic!("a report of tcp, not {other:?}"),
     }
 }
 
 fn http_report(report: Report) -> HttpReport {
     match report {
-        Report::Http(report) | Report::Https(report) => report,
+        Report::Http(report) | Report::Https(report) => *report,
         other => panic!("a report of http, not {other:?}"),
     }
 }

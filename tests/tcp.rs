@@ -37,7 +37,7 @@ fn send(text: &str) -> Step {
 
 fn report(report: Option<Report>) -> TcpReport {
     match report {
-        Some(Report::Tcp(report)) => report,
+        Some(Report::Tcp(report)) => *report,
         other => panic!("a report of tcp, not {other:?}"),
     }
 }

@@ -59,7 +59,7 @@ fn traces_in(row: &Row, specs: Vec<TracerouteProbe>) -> Vec<(TracerouteProbe, Si
             assert_eq!((hop.hop_limit, hop.answered_count as usize), (number, hop.answers.len()));
             assert!(hop.sent_count >= hop.answered_count);
         }
-        (spec, sight, report)
+        (spec, sight, *report)
     };
     traced.into_iter().map(with_report).collect()
 }

@@ -27,7 +27,7 @@ fn ask(address: SocketAddr) -> UdpProbe {
 
 fn seen(report: Report) -> UdpReport {
     match report {
-        Report::Udp(report) => report,
+        Report::Udp(report) => *report,
         other => panic!("not a report of udp: {other:?}"),
     }
 }

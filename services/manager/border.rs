@@ -76,7 +76,7 @@ mod tests {
         ProbeResult {
             check_name: "a".into(),
             due_time: Some(Timestamp { seconds: 1, nanos: 0 }),
-            report: Some(Report::Ping(PingReport { requests, ..PingReport::default() })),
+            report: Some(Report::Ping(Box::new(PingReport { requests, ..PingReport::default() }))),
             ..ProbeResult::default()
         }
     }

@@ -323,7 +323,8 @@ mod tests {
 
     #[test]
     fn json_is_one_object_a_line_with_the_report() {
-        let result = ProbeResult { report: Some(Report::Ping(PingReport { sent_count: 3, ..PingReport::default() })), ..passed() };
+        let result =
+            ProbeResult { report: Some(Report::Ping(Box::new(PingReport { sent_count: 3, ..PingReport::default() }))), ..passed() };
         let line = style(Output::Json, true).line(&result);
         assert!(line.starts_with('{') && line.ends_with("}\n") && line.matches('\n').count() == 1, "{line}");
         assert!(line.contains(r#""outcome":"OUTCOME_PASSED""#) && line.contains(r#""sent_count":3"#), "{line}");

@@ -404,7 +404,7 @@ mod tests {
             duration: Duration::from_millis(2),
             phases: Vec::new(),
             latency: None,
-            report: Some(Report::Udp(UdpReport { answer: "x".repeat(answer), ..UdpReport::default() })),
+            report: Some(Report::Udp(Box::new(UdpReport { answer: "x".repeat(answer), ..UdpReport::default() }))),
             addresses: Vec::new(),
         };
         let whole = Sight { addresses: vec![sight(Outcome::Passed, 10)], report: None, address: None, ..sight(Outcome::Passed, 0) };

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Runs a probe of one kind to its end, or to its deadline.
-pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Options, wrap: fn(P::Report) -> Report) -> Sight {
+pub(crate) async fn conduct<P: Probe>(probe: &P, world: &World, options: &Options, wrap: fn(Box<P::Report>) -> Report) -> Sight {
     let start = stopwatch::now();
     let deadline = start + options.timeout;
     match options.selection {
@@ -33,7 +33,7 @@ async fn conduct_all<P: Probe>(
     options: &Options,
     start: Instant,
     required: Required,
-    wrap: fn(P::Report) -> Report,
+    wrap: fn(Box<P::Report>) -> Report,
 ) -> Sight {
     let deadline = start + options.timeout;
     let mut watch = Stopwatch::start(start);

@@ -42,6 +42,8 @@ pub(crate) struct Dns {
     server: Host,
     port: u16,
     question: Question,
+    /// The name that is asked for, as it is written.
+    name: String,
     manner: Manner,
     transport: Transport,
     expect: Expectations,
@@ -98,10 +100,12 @@ impl Probe for Dns {
         if spec.zone_consistency {
             parse_zone(spec, &transport)?;
         }
+        let question = parse_question(spec)?;
         Ok(Self {
             server,
             port: target::port("port", spec.port, Some(transport.default_port()))?,
-            question: parse_question(spec)?,
+            name: name::show(&question.name),
+            question,
             manner: Manner {
                 recursion_desired: spec.recursion_desired.unwrap_or(true),
                 checking_disabled: spec.checking_disabled || spec.validate,
@@ -128,7 +132,7 @@ impl Probe for Dns {
     fn target(&self) -> String {
         let server =
             if self.port == self.transport.default_port() { self.server.to_string() } else { format!("{}:{}", self.server, self.port) };
-        format!("{} {} at {server}", name::show(&self.question.name), rdata::type_name(self.question.record_type))
+        format!("{} {} at {server}", self.name, rdata::type_name(self.question.record_type))
     }
 
     fn host(&self) -> &Host {
@@ -141,7 +145,7 @@ impl Probe for Dns {
     }
 
     async fn run(&self, run: &mut Run<'_, DnsReport>) -> Result<String, Failure> {
-        run.permit_name(&name::show(&self.question.name)).inspect_err(|_| run.enter(Phase::Resolve))?;
+        run.permit_name(&self.name).inspect_err(|_| run.enter(Phase::Resolve))?;
         let server = run.resolve_port(&self.server, self.port).await?;
         let end = run.last_call();
         let overdue = |run: &Run<'_, DnsReport>| overdue(run.watch.phase(), run.address, &self.target(), run.options);

@@ -116,7 +116,7 @@ impl Probe for Ping {
         // Set once: a run pings one address.
         let _ = run.owed_by.set("the echo engine");
         let (landing, style) = run.world.echo.fly(order).await?;
-        run.report = report(&landing, style);
+        *run.report = report(&landing, style);
         run.latency = landing.tally.smallest();
         self.judge(&landing.tally, target, run.options.timeout, landing.unsent)
     }

@@ -112,7 +112,7 @@ pub struct Run<'w, R> {
     /// The one number that stands for this probe.
     pub latency: Option<(Duration, TimingSource)>,
     /// What was seen so far.
-    pub report: R,
+    pub report: Box<R>,
     /// The most packets that it sends to one address.
     pub(crate) packets: u32,
     /// The part of Vantage that knows the deadline, and says by itself what became of the run. It may take a moment longer for that; if it
@@ -197,7 +197,7 @@ pub(crate) async fn conduct<P: Probe>(
     options: &Options,
     deadline: Instant,
     pinned: Option<IpAddr>,
-    wrap: fn(P::Report) -> Report,
+    wrap: fn(Box<P::Report>) -> Report,
 ) -> Sight {
     let (watch, owed_by) = (Stopwatch::start(stopwatch::now()), OnceLock::new());
     let mut run = Run {
@@ -209,7 +209,7 @@ pub(crate) async fn conduct<P: Probe>(
         home: probe.host(),
         address: None,
         latency: None,
-        report: P::Report::default(),
+        report: Box::default(),
         packets: probe.demand().packets(),
         owed_by: &owed_by,
         masks: Masks::default(),

@@ -59,7 +59,8 @@ async fn a_zone_whose_servers_agree_passes_and_each_is_shown() {
     for spec in [check(row[0]), over_tcp(check(row[0]))] {
         let sight = run(&probe(Kind::Dns(spec))).await;
         assert!(sight.latency.is_some_and(|latency| latency.0 < sight.duration), "{sight:?}");
-        let Some(Report::Dns(DnsReport { tries, .. })) = &sight.report else { panic!("{sight:?}") };
+        let Some(Report::Dns(report)) = &sight.report else { panic!("{sight:?}") };
+        let DnsReport { tries, .. } = &**report;
         let ended =
             |asked: &DnsTry| [asked.sent_after, asked.wait].into_iter().flatten().map(|part| Duration::try_from(part).unwrap()).sum();
         assert!(tries.iter().map(ended).all(|end: Duration| end <= sight.duration), "{sight:?}");

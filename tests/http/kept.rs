@@ -321,7 +321,7 @@ async fn over_tls_a_kept_connection_shows_what_its_handshake_showed() {
         HttpProbe { url: format!("https://{}/", server.address), tls: Some(authority.options()), reuse: true, ..HttpProbe::default() };
     let check = Check::of(Kind::Https(spec));
     let of = |sight: Sight| match sight.passed() {
-        vantage_contract::v1::probe_result::Report::Https(report) => report,
+        vantage_contract::v1::probe_result::Report::Https(report) => *report,
         other => panic!("{other:?}"),
     };
     let first = of(check.run().await);

@@ -66,7 +66,7 @@ async fn nginx_lets_its_connections_be_kept_in_every_version() {
         let world = World::new(std::sync::Arc::new(OpenGate));
         for expected in [[(302, false), (200, true)], [(302, true), (200, true)]] {
             let seen: HttpReport = match plan.run(&world).await.passed() {
-                vantage_contract::v1::probe_result::Report::Http(seen) | vantage_contract::v1::probe_result::Report::Https(seen) => seen,
+                vantage_contract::v1::probe_result::Report::Http(seen) | vantage_contract::v1::probe_result::Report::Https(seen) => *seen,
                 other => panic!("{other:?}"),
             };
             assert_eq!(seen.version, version);

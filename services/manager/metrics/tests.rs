@@ -47,7 +47,7 @@ fn https(sequence: u64) -> ProbeResult {
         kind: "https".into(),
         latency: Some(duration(0.25)),
         phases: vec![phase("connect", 0.125), phase("tls", 0.5), phase("connect", 0.25), phase("not a phase\n", 1.0)],
-        report: Some(Report::Https(report)),
+        report: Some(Report::Https(Box::new(report))),
         ..result("web", sequence, Outcome::Passed)
     }
 }
@@ -94,8 +94,8 @@ async fn unset_fields_have_no_series_and_enumerations_one_for_each_value() {
         place(check("port", v1::probe::Kind::Udp(v1::UdpProbe::default())), &["a"]),
     ]);
     desk.take(vec![
-        ProbeResult { report: Some(Report::Ntp(ntp)), ..result("time", 1, Outcome::Passed) },
-        ProbeResult { report: Some(Report::Udp(udp)), reason: Reason::Refused.into(), ..result("port", 2, Outcome::Failed) },
+        ProbeResult { report: Some(Report::Ntp(Box::new(ntp))), ..result("time", 1, Outcome::Passed) },
+        ProbeResult { report: Some(Report::Udp(Box::new(udp))), reason: Reason::Refused.into(), ..result("port", 2, Outcome::Failed) },
     ])
     .await
     .unwrap();
@@ -184,14 +184,14 @@ fn no_two_figures_share_a_name_and_none_takes_one_of_ours() {
 async fn every_kind_of_report_gives_valid_figures() {
     let desk = desk();
     let reports = [
-        Report::Ping(v1::PingReport::default()),
-        Report::Traceroute(v1::TracerouteReport::default()),
-        Report::Http(v1::HttpReport::default()),
-        Report::Https(v1::HttpReport::default()),
-        Report::Tcp(v1::TcpReport { error: Some(v1::IcmpError::default()), ..v1::TcpReport::default() }),
-        Report::Udp(v1::UdpReport::default()),
-        Report::Dns(v1::DnsReport { soa_serial: Some(7), ..v1::DnsReport::default() }),
-        Report::Ntp(v1::NtpReport::default()),
+        Report::Ping(Box::default()),
+        Report::Traceroute(Box::default()),
+        Report::Http(Box::default()),
+        Report::Https(Box::default()),
+        Report::Tcp(Box::new(v1::TcpReport { error: Some(v1::IcmpError::default()), ..v1::TcpReport::default() })),
+        Report::Udp(Box::default()),
+        Report::Dns(Box::new(v1::DnsReport { soa_serial: Some(7), ..v1::DnsReport::default() })),
+        Report::Ntp(Box::default()),
     ];
     let names: Vec<_> = (0..reports.len()).map(|number| format!("check{number}")).collect();
     desk.expect(names.iter().map(|name| place(check(name, v1::probe::Kind::Ping(v1::PingProbe::default())), &["a"])).collect());

@@ -157,7 +157,7 @@ mod tests {
                 outcome: 77,
                 reason: Reason::TimedOut.into(),
                 due_time: Some(Timestamp { seconds, nanos: 1 }),
-                report: Some(Report::Ping(PingReport { sent_count: sent, ..PingReport::default() })),
+                report: Some(Report::Ping(Box::new(PingReport { sent_count: sent, ..PingReport::default() }))),
                 ..ProbeResult::default()
             };
             let (mut parts, mut taken) = (Parts::default(), result.clone());

@@ -29,7 +29,7 @@ async fn furnished() -> Desk {
     desk.note_link("a", LinkState { connected: false, since: std::time::UNIX_EPOCH, announced: "m".into(), error });
     let good = ProbeResult {
         latency: Some(duration(0.0713)),
-        report: Some(Report::Ping(v1::PingReport { sent_count: 3, ..v1::PingReport::default() })),
+        report: Some(Report::Ping(Box::new(v1::PingReport { sent_count: 3, ..v1::PingReport::default() }))),
         ..result("good", 1, Outcome::Passed)
     };
     let evil = ProbeResult {
@@ -82,7 +82,7 @@ async fn sub_results_are_on_the_page_and_in_the_api() {
         address: address.into(),
         outcome: Outcome::Passed.into(),
         latency: Some(duration(0.0123)),
-        report: Some(Report::Ping(v1::PingReport { sent_count: 3, ..v1::PingReport::default() })),
+        report: Some(Report::Ping(Box::new(v1::PingReport { sent_count: 3, ..v1::PingReport::default() }))),
         ..ProbeResult::default()
     };
     let refused = ProbeResult {

@@ -69,7 +69,8 @@ impl Errand<'_> {
         }
         // From here on our own clock counts.
         let _hurrying = self.memory.hurry.begin();
-        self.over_tcp(server, notes).await
+        // Most answers are whole, and don't need the room for it.
+        Box::pin(self.over_tcp(server, notes)).await
     }
 
     /// Asks until there is an answer, with an identifier of its own each time, evenly over the time that is left. An answer to an earlier

@@ -52,7 +52,7 @@ struct Part<T> {
 
 /// Asks them all. `server` says who they are.
 pub(super) async fn check(dns: &Dns, run: &mut Run<'_, DnsReport>, server: SocketAddr) -> Result<String, Failure> {
-    let zone = name::show(&dns.question.name);
+    let zone = dns.name.as_str();
     let world = run.world;
     let work = Work {
         dns,
@@ -106,7 +106,7 @@ pub(super) async fn check(dns: &Dns, run: &mut Run<'_, DnsReport>, server: Socke
         servers.push(done);
     }
     dns.notes(run).merge(parts);
-    judge(&zone, servers, known, run)
+    judge(zone, servers, known, run)
 }
 
 /// The zone's name servers, each once: from the answer, or from the delegation where `server` is its parent's.

@@ -57,7 +57,7 @@ pub(super) struct Origin {
 impl Origin {
     /// That of the connection that a run has just made.
     pub(super) fn of(server: Server, run: &Run<'_, HttpReport>) -> Self {
-        let HttpReport { tls, remote_address, local_address, proxy, .. } = &run.report;
+        let HttpReport { tls, remote_address, local_address, proxy, .. } = &*run.report;
         Self {
             server,
             made: stopwatch::now(),

@@ -34,7 +34,7 @@ fn a_result_tells_the_verdict_the_time_and_the_report() {
         phases: vec![Phase { name: "resolve".into(), duration: micros(50_000) }, Phase { name: "wait".into(), duration: micros(150_000) }],
         latency: micros(150),
         timing_source: TimingSource::Kernel.into(),
-        report: Some(Report::Ping(ping)),
+        report: Some(Report::Ping(Box::new(ping))),
         ..ProbeResult::default()
     };
     let expected = "\
@@ -75,7 +75,7 @@ fn messages_within_lists_are_told_in_one_cell() {
         TracerouteHop { hop_limit: 1, sent_count: 3, answered_count: 1, answers: vec![answer] },
         TracerouteHop { hop_limit: 2, sent_count: 3, ..TracerouteHop::default() },
     ];
-    let report = Report::Traceroute(TracerouteReport { hop_count: 2, hops, ..TracerouteReport::default() });
+    let report = Report::Traceroute(Box::new(TracerouteReport { hop_count: 2, hops, ..TracerouteReport::default() }));
     let shown = result(&ProbeResult { report: Some(report), ..ProbeResult::default() }, &TimeZone::UTC);
     let hops = shown.split_once("  hops\n").unwrap().1;
     let expected = "    hop_limit  sent_count  answered_count  answers
@@ -88,7 +88,7 @@ fn messages_within_lists_are_told_in_one_cell() {
 fn times_within_lists_are_told_by_name() {
     let phases = HttpPhases { connect: micros(20_100), wait: micros(20_400), ..HttpPhases::default() };
     let hop = HttpHop { url: "http://a.example/".into(), status: 200, version: "1.1".into(), phases: Some(phases), ..HttpHop::default() };
-    let report = Report::Http(HttpReport { hops: vec![hop], ..HttpReport::default() });
+    let report = Report::Http(Box::new(HttpReport { hops: vec![hop], ..HttpReport::default() }));
     let shown = result(&ProbeResult { report: Some(report), ..ProbeResult::default() }, &TimeZone::UTC);
     let hops = shown.split_once("  hops\n").unwrap().1;
     assert!(hops.contains("http://a.example/     200  1.1      connect 20.1 ms, wait 20.4 ms\n"), "{hops}");
@@ -96,8 +96,11 @@ fn times_within_lists_are_told_by_name() {
 
 #[test]
 fn what_a_target_says_can_not_steer_the_terminal() {
-    let report =
-        Report::Udp(UdpReport { state: UdpPortState::OpenOrFiltered.into(), answer: "a\u{1b}]0;b\u{7}".into(), ..UdpReport::default() });
+    let report = Report::Udp(Box::new(UdpReport {
+        state: UdpPortState::OpenOrFiltered.into(),
+        answer: "a\u{1b}]0;b\u{7}".into(),
+        ..UdpReport::default()
+    }));
     let failed = ProbeResult {
         outcome: Outcome::Undetermined.into(),
         reason: Reason::NoAnswer.into(),

@@ -172,7 +172,7 @@ impl Oauth2 {
             home: &self.host,
             address: None,
             latency: None,
-            report: HttpReport::default(),
+            report: Box::default(),
             owed_by: run.owed_by,
             packets: Demand::default().packets(),
             masks: run.masks.clone(),
