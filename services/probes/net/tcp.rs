@@ -50,7 +50,8 @@ impl From<ConnectError> for Failure {
     }
 }
 
-/// A connection over which nothing was said yet. Nobody waits for what comes over it, which costs as much as to connect to what is near.
+/// A connection over which nothing was said yet. It is not prepared for that, and nobody waits for what comes over it: where nothing is to be
+/// said, that saves five system calls of twelve.
 #[derive(Debug)]
 pub struct Connected {
     socket: Link,
