@@ -70,7 +70,7 @@ enum Link {
 }
 
 impl Connected {
-    /// The stream over which to say something. Errors: no descriptors are left to wait with.
+    /// The stream over which to say something. Errors: the kernel does not watch any more of them (`fs.epoll.max_user_watches`).
     pub fn speak(self) -> Result<TcpStream, Failure> {
         let failed = |error: &io::Error| Failure::of_io(format!("a connection from {}", self.local), error, Moment::AtOnce);
         let stream = match self.socket {
