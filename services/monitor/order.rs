@@ -12,7 +12,7 @@ use vantage_contract::{
     labels::{LONGEST, MOST, is_name},
     v1::{Attribution, Check, Outcome, Probe, ProbeResult, Reason, Start},
 };
-use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch};
+use vantage_probes::{Failure, Invalid, Plan, Sight, stopwatch, wire::text};
 
 use crate::{
     admission::Habit,
@@ -177,7 +177,7 @@ fn seen(sight: Sight) -> ProbeResult {
         reason: sight.reason.into(),
         attribution: sight.attribution.into(),
         summary: sight.summary,
-        address: sight.address.map(|address| address.to_string()).unwrap_or_default(),
+        address: sight.address.map(text::address).unwrap_or_default(),
         duration: Some(stopwatch::to_proto(sight.duration)),
         phases: stopwatch::phases_to_proto(&sight.phases),
         latency: latency.map(stopwatch::to_proto),

@@ -9,8 +9,6 @@ mod notes;
 mod quic;
 mod zone;
 
-use std::net::SocketAddr;
-
 use hickory_proto::rr::Name;
 use http::uri::{Authority, PathAndQuery};
 use tokio::net::TcpStream;
@@ -18,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use vantage_contract::v1::{DnsExpectations, DnsProbe, DnsReport, DnsTransport, Reason};
 
 use self::{
-    ask::{Errand, Heard},
+    ask::{ByTheEnd, Errand, Heard},
     expect::Expectations,
     notes::Notes,
 };
@@ -154,8 +152,8 @@ impl Probe for Dns {
             return checked.unwrap_or_else(|_| Err(overdue(run)));
         }
         let (source, memory, timeout) = (run.options.source, &run.world.memory, run.options.timeout);
-        let errand = Errand { question: &self.question, manner: self.manner, source, memory, end, timeout };
-        let asked = tokio::time::timeout_at(end, self.ask(&errand, server, &mut self.notes(run))).await;
+        let errand = Errand { server, question: &self.question, manner: self.manner, source, memory, end, timeout };
+        let asked = self.ask(&errand, &mut self.notes(run)).await;
         let verdict = asked.unwrap_or_else(|_| Err(overdue(run)));
         let fate = match &verdict {
             Err(failure) if failure.reason != Reason::TimedOut => &failure.sentence,
@@ -166,7 +164,7 @@ impl Probe for Dns {
         run.latency = Some(latency);
         let sentence = self.expect.judge(server, &self.question, &answer)?;
         if let Some(anchors) = &self.validate {
-            Box::pin(dnssec::validate(self, anchors, run, server, &answer)).await?;
+            Box::pin(async move { dnssec::validate(self, anchors, run, server, &answer).await }).await?;
             return Ok(format!("{sentence}, secure by DNSSEC"));
         }
         Ok(sentence)
@@ -297,26 +295,34 @@ fn parse_path(text: &str) -> Result<PathAndQuery, Invalid> {
 }
 
 impl Dns {
-    /// Asks a question over the check's transport.
-    async fn ask(&self, errand: &Errand<'_>, server: SocketAddr, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
+    /// Asks a question over the check's transport, until the end of the errand.
+    async fn ask(&self, errand: &Errand<'_>, notes: &mut Notes<'_>) -> ByTheEnd {
+        if let Transport::Udp { attempts, tcp_fallback } = self.transport {
+            return errand.over_datagrams(attempts, tcp_fallback, notes).await;
+        }
+        // The room of the others is not that of every run.
+        tokio::time::timeout_at(errand.end, Box::pin(self.ask_reliably(errand, notes))).await
+    }
+
+    /// Asks over a stream, or a protocol that is as good as one.
+    async fn ask_reliably(&self, errand: &Errand<'_>, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
         match &self.transport {
-            Transport::Udp { attempts, tcp_fallback } => errand.over_datagrams(server, *attempts, *tcp_fallback, notes).await,
-            Transport::Tcp => errand.over_tcp(server, notes).await,
+            Transport::Udp { .. } | Transport::Tcp => errand.over_tcp(notes).await,
             Transport::Tls(tls) => {
-                let mut stream = Box::pin(self.shake_hands(errand, server, tls, b"dot", notes)).await?;
-                errand.over_stream(server, &mut stream, "tls", notes).await
+                let mut stream = Box::pin(self.shake_hands(errand, tls, b"dot", notes)).await?;
+                errand.over_stream(&mut stream, "tls", notes).await
             }
             Transport::Https { tls, authority, path } => {
-                let stream = Box::pin(self.shake_hands(errand, server, tls, https::ALPN, notes)).await?;
+                let stream = Box::pin(self.shake_hands(errand, tls, https::ALPN, notes)).await?;
                 if notes.report.tls.as_ref().is_none_or(|tls| tls.alpn.as_bytes() != https::ALPN) {
-                    let what = format!("TLS with {} ({server}): the server does not agree to HTTP/2 by ALPN", self.server);
+                    let what = format!("TLS with {} ({}): the server does not agree to HTTP/2 by ALPN", self.server, errand.server);
                     return Err(Failure::target(Reason::UnexpectedAnswer, what));
                 }
                 let place = https::Place { authority: authority.as_str(), path };
-                Box::pin(https::ask(errand, &place, server, stream, notes)).await
+                Box::pin(https::ask(errand, &place, stream, notes)).await
             }
             #[cfg(feature = "quic")]
-            Transport::Quic(tls) => Box::pin(quic::ask(errand, &self.server, tls, server, notes)).await,
+            Transport::Quic(tls) => Box::pin(quic::ask(errand, &self.server, tls, notes)).await,
         }
     }
 
@@ -324,16 +330,15 @@ impl Dns {
     async fn shake_hands(
         &self,
         errand: &Errand<'_>,
-        server: SocketAddr,
         tls: &Tls,
         alpn: &[u8],
         notes: &mut Notes<'_>,
     ) -> Result<TlsStream<TcpStream>, Failure> {
         notes.enter(Phase::Connect);
         let (loaded, name) = (tls.load().await?, tls.name_for(&self.server)?);
-        let stream = tcp::connect(server, errand.source).await?;
+        let stream = tcp::connect(errand.server, errand.source).await?;
         notes.enter(Phase::Tls);
-        let act = format!("TLS with {} ({server})", self.server);
+        let act = format!("TLS with {} ({})", self.server, errand.server);
         let report = notes.report.tls.get_or_insert_default();
         loaded.connect(stream, name, &[alpn], &act, report).await
     }

@@ -108,7 +108,7 @@ impl fmt::Display for Ruling<'_> {
 pub(super) struct Compiled {
     pub(super) settings: PolicySettings,
     /// By prefix length, the longest first; then by network.
-    networks: BTreeMap<Reverse<u8>, HashMap<IpNet, Of>>,
+    networks: BTreeMap<Reverse<u8>, BTreeMap<IpNet, Of>>,
     /// By name: whether it is allowed.
     names: HashMap<String, (Suffix, bool)>,
     pub(super) nat64: Vec<ipnet::Ipv6Net>,
@@ -129,7 +129,7 @@ impl Compiled {
             }
         }
         settings.secrets.check()?;
-        let mut networks: BTreeMap<_, HashMap<_, _>> = BTreeMap::new();
+        let mut networks: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         let mut put = |network: IpNet, of| {
             networks.entry(Reverse(network.prefix_len())).or_default().insert(network, of);
         };

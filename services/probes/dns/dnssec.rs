@@ -347,10 +347,11 @@ impl Chain<'_> {
         let question = Question { name, record_type: query.query_type().into(), class: query.query_class().into() };
         let manner = self.dns.manner;
         let (source, memory) = (run.options.source, &run.world.memory);
-        let errand = Errand { question: &question, manner, source, memory, end: self.end, timeout: run.options.timeout };
+        let errand =
+            Errand { server: self.server, question: &question, manner, source, memory, end: self.end, timeout: run.options.timeout };
         let mut part = DnsReport::default();
         let mut notes = Notes { report: &mut part, watch: None, started: run.watch.started() };
-        let heard = tokio::time::timeout_at(self.end, Box::pin(self.dns.ask(&errand, self.server, &mut notes))).await;
+        let heard = Box::pin(self.dns.ask(&errand, &mut notes)).await;
         let heard =
             heard.unwrap_or_else(|_| Err(Failure::timed_out(format!("after {:?} waiting for {}", run.options.timeout, self.server))));
         let fate = heard.as_ref().err().filter(|failure| failure.reason != Reason::TimedOut).map(|failure| failure.sentence.clone());

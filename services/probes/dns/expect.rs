@@ -1,6 +1,9 @@
 //! What an answer has to be.
 
-use std::{fmt::Display, net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use regex::Regex;
@@ -11,7 +14,7 @@ use crate::{
     pattern, target,
     wire::{
         dns::{Answer, Question, Record},
-        rdata,
+        rdata, text,
     },
 };
 
@@ -98,10 +101,9 @@ impl Expectations {
     }
 
     /// Judges the answer that `server` gave. The sentence says what it was.
-    pub(super) fn judge(&self, server: impl Display, question: &Question, answer: &Answer) -> Result<String, Failure> {
-        self.verdict(question, answer)
-            .map(|counted| format!("{server} answered {counted}"))
-            .map_err(|what| Failure::target(Reason::UnexpectedAnswer, format!("{server} answered {what}")))
+    pub(super) fn judge(&self, server: SocketAddr, question: &Question, answer: &Answer) -> Result<String, Failure> {
+        let sentence = |what: String| [&text::socket(server), " answered ", &what].concat();
+        self.verdict(question, answer).map(sentence).map_err(|what| Failure::target(Reason::UnexpectedAnswer, sentence(what)))
     }
 
     /// What the answer is, or what is wrong with it.
@@ -122,8 +124,8 @@ impl Expectations {
         let records: Vec<_> = answer.answers.iter().filter(asked_for).collect();
         let type_name = rdata::type_name(question.record_type);
         let counted = match records.len() {
-            0 => format!("{rcode} without {type_name} records"),
-            1 => format!("{rcode} with 1 {type_name} record"),
+            0 => [&rcode, " without ", &type_name, " records"].concat(),
+            1 => [&rcode, " with 1 ", &type_name, " record"].concat(),
             count => format!("{rcode} with {count} {type_name} records"),
         };
         if records.len() < self.counts.0 {

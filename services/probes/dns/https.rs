@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    net::SocketAddr,
     pin::pin,
     task::{Context, Poll},
 };
@@ -15,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use vantage_contract::v1::Reason;
 
 use super::{
-    ask::{Errand, Heard, by_our_clock, heard, refused},
+    ask::{Errand, Heard, by_our_clock},
     notes::Notes,
 };
 use crate::{
@@ -46,11 +45,10 @@ pub(super) struct Place<'p> {
 pub(super) async fn ask(
     errand: &Errand<'_>,
     place: &Place<'_>,
-    server: SocketAddr,
     stream: TlsStream<TcpStream>,
     notes: &mut Notes<'_>,
 ) -> Result<Heard, Failure> {
-    let act = format!("ask {server} over https");
+    let act = format!("ask {} over https", errand.server);
     notes.enter(Phase::Send);
     let mut builder = client::Builder::new();
     builder.enable_push(false).max_header_list_size(MAX_HEAD).initial_window_size(1 << 17);
@@ -82,8 +80,8 @@ pub(super) async fn ask(
     }
     let arrival = stopwatch::now();
     let answer = Answer::decode_in_case(whole.into(), ID, question, errand.manner.exact_case);
-    let answer = answer.map_err(|refusal| refused(server, refusal))?;
-    heard(answer, departure, by_our_clock(departure, arrival), server, "https", notes)
+    let answer = answer.map_err(|refusal| errand.refused(refusal))?;
+    errand.heard(answer, departure, by_our_clock(departure, arrival), "https", notes)
 }
 
 impl Place<'_> {

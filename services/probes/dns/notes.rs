@@ -97,7 +97,7 @@ impl Notes<'_> {
     pub(super) fn show(&mut self, answer: &Answer, transport: &str) {
         let shown = |records: &[Record]| records.iter().take(MAX_RECORDS).map(|record| show_record(answer, record)).collect();
         let report = &mut *self.report;
-        report.rcode = rdata::rcode_name(answer.rcode);
+        report.rcode = rdata::rcode_name(answer.rcode).into_owned();
         report.authoritative = answer.authoritative;
         report.authenticated = answer.authenticated;
         report.recursion_available = answer.recursion_available;
@@ -124,7 +124,7 @@ fn show_record(answer: &Answer, record: &Record) -> DnsRecord {
     data.truncate(MAX_DATA);
     DnsRecord {
         name: name::show(&record.name),
-        r#type: rdata::type_name(record.record_type),
+        r#type: rdata::type_name(record.record_type).into_owned(),
         ttl: Some(stopwatch::to_proto(Duration::from_secs(record.ttl.into()))),
         data,
     }

@@ -1,12 +1,10 @@
 //! DNS over QUIC (RFC 9250): one question on a stream of its own.
 
-use std::net::SocketAddr;
-
 use quinn_proto::{Dir, ReadError, ReadableError, StreamId, WriteError};
 use vantage_contract::v1::Reason;
 
 use super::{
-    ask::{Errand, Heard, heard, refused},
+    ask::{Errand, Heard},
     notes::Notes,
 };
 use crate::{
@@ -27,9 +25,10 @@ const ID: u16 = 0;
 const NO_ERROR: u32 = 0;
 
 /// Asks on a new connection.
-pub(super) async fn ask(errand: &Errand<'_>, host: &Host, tls: &Tls, server: SocketAddr, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
+pub(super) async fn ask(errand: &Errand<'_>, host: &Host, tls: &Tls, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
     notes.enter(Phase::Connect);
     let (loaded, name) = (tls.load().await?, tls.name_for(host)?);
+    let server = errand.server;
     let act = format!("QUIC with {host} ({server})");
     let plan = Plan { server, source: errand.source, name, alpn: ALPN, server_streams: 0, farewell: NO_ERROR, act: act.clone() };
     notes.enter(Phase::Tls);
@@ -50,7 +49,7 @@ pub(super) async fn ask(errand: &Errand<'_>, host: &Host, tls: &Tls, server: Soc
     let last = exchange.link.last.as_ref();
     let latency = last.map_or_else(|| super::ask::by_our_clock(departure, stopwatch::now()), |last| last.since(&left));
     let answer = Answer::decode_in_case(answer, ID, cased.as_ref().unwrap_or(errand.question), errand.manner.exact_case);
-    heard(answer.map_err(|refusal| refused(server, refusal))?, departure, latency, server, "quic", notes)
+    errand.heard(answer.map_err(|refusal| errand.refused(refusal))?, departure, latency, "quic", notes)
 }
 
 /// A question and its answer.

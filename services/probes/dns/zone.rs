@@ -10,7 +10,7 @@ use hickory_proto::rr::Name;
 use vantage_contract::v1::{Attribution, DnsReport, DnsZoneServer, Outcome, Reason};
 
 use super::{
-    Dns, Transport,
+    Dns,
     ask::{Errand, Heard},
     expect::is_older,
     notes::Notes,
@@ -138,14 +138,8 @@ struct Work<'w> {
 impl Work<'_> {
     /// Asks one question, and ends with the time by itself.
     async fn ask(&self, server: SocketAddr, question: &Question, manner: Manner, notes: &mut Notes<'_>) -> Result<Heard, Failure> {
-        let errand = Errand { question, manner, source: self.source, memory: self.memory, end: self.end, timeout: self.timeout };
-        let asking = async {
-            match &self.dns.transport {
-                Transport::Udp { attempts, tcp_fallback } => errand.over_datagrams(server, *attempts, *tcp_fallback, notes).await,
-                _ => errand.over_tcp(server, notes).await,
-            }
-        };
-        let heard = tokio::time::timeout_at(self.end, asking).await;
+        let errand = Errand { server, question, manner, source: self.source, memory: self.memory, end: self.end, timeout: self.timeout };
+        let heard = self.dns.ask(&errand, notes).await;
         let heard = heard.unwrap_or_else(|_| Err(Failure::timed_out(format!("after {:?} waiting for {server}", self.timeout))));
         let fate = heard.as_ref().err().filter(|failure| failure.reason != Reason::TimedOut).map(|failure| failure.sentence.clone());
         notes.settle_rest(stopwatch::now(), fate.as_deref().unwrap_or("silent"));
@@ -247,7 +241,7 @@ fn judge(zone: &str, servers: Vec<Server>, known: usize, run: &mut Run<'_, DnsRe
         };
         let failure = match finding {
             Ok((heard, serial)) => {
-                shown.rcode = rdata::rcode_name(heard.answer.rcode);
+                shown.rcode = rdata::rcode_name(heard.answer.rcode).into_owned();
                 shown.authoritative = heard.answer.authoritative;
                 shown.soa_serial = Some(serial);
                 shown.latency = Some(stopwatch::to_proto(heard.latency.0));

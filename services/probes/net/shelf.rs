@@ -8,7 +8,7 @@
 //! questions. The ways to learn of an open port (CVE-2020-25705, CVE-2021-20322) take longer.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -22,7 +22,7 @@ use crate::{failure::Failure, stopwatch};
 /// How long after it was opened a socket is still taken.
 const LIFETIME: Duration = Duration::from_secs(1);
 /// How many questions are asked from one.
-const MOST_ASKED: usize = 64;
+pub(super) const MOST_ASKED: usize = 64;
 /// How many wait for the next run, to one server and to all.
 const MOST_OF_ONE: usize = 64;
 const MOST: usize = 512;
@@ -35,7 +35,9 @@ type Way = (SocketAddr, Option<IpAddr>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    sockets: HashMap<Way, Vec<Shared>>,
+    // Boxed, as they are moved from here into a run and back.
+    #[expect(clippy::vec_box, reason = "a run takes the box with it")]
+    sockets: BTreeMap<Way, Vec<Box<Shared>>>,
     count: usize,
     /// Somebody looks after those that have had their time.
     swept: bool,
@@ -74,7 +76,7 @@ impl Shared {
 
 impl Shelf {
     /// A socket to `remote`, from `source` where given: one that waits here, or a new one. Fails where there is no route or no descriptor left.
-    pub(crate) fn take(&self, remote: SocketAddr, source: Option<IpAddr>) -> Result<Shared, Failure> {
+    pub(crate) fn take(&self, remote: SocketAddr, source: Option<IpAddr>) -> Result<Box<Shared>, Failure> {
         let way = (remote, source);
         while let Some(mut shared) = self.next(&way) {
             if shared.is_fit(stopwatch::now()) && shared.socket.renew() {
@@ -82,10 +84,10 @@ impl Shelf {
             }
         }
         let socket = Connected::open(remote, source, Stamps::Arrival)?;
-        Ok(Shared { socket, asked: Vec::new(), opened: stopwatch::now(), way })
+        Ok(Box::new(Shared { socket, asked: Vec::new(), opened: stopwatch::now(), way }))
     }
 
-    fn next(&self, way: &Way) -> Option<Shared> {
+    fn next(&self, way: &Way) -> Option<Box<Shared>> {
         let mut kept = lock(&self.0);
         let next = kept.sockets.get_mut(way)?.pop()?;
         kept.count -= 1;
@@ -93,7 +95,7 @@ impl Shelf {
     }
 
     /// Puts one back, from which all that was asked was answered, and to which no error came.
-    pub(crate) fn put_back(&self, shared: Shared) {
+    pub(crate) fn put_back(&self, shared: Box<Shared>) {
         if !shared.is_fit(stopwatch::now()) {
             return;
         }

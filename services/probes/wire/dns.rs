@@ -25,6 +25,8 @@ pub const IN: u16 = 1;
 
 /// The length of a header.
 const HEADER: usize = 12;
+/// How a name that is the question's is written.
+const POINTER_TO_QUESTION: [u8; 2] = [0xc0, HEADER as u8];
 /// A name has at most 255 bytes, so 127 labels, and no more jumps than that make sense: a longer chain of pointers is an attack.
 const MAX_JUMPS: usize = 127;
 /// Aliases of aliases that are followed.
@@ -183,7 +185,8 @@ impl Answer {
             return Err(Refusal::Stranger);
         }
         let mut rcode = flags & 0xf;
-        match counts[0] {
+        let repeated = match counts[0] {
+            1 if reader.repeats(question) => Some(&question.name),
             1 => {
                 let asked = reader.question().ok_or_else(|| malformed("the question can't be read"))?;
                 if asked != *question {
@@ -192,17 +195,18 @@ impl Answer {
                 if exact_case && !asked.name.eq_case(&question.name) {
                     return Err(Refusal::OtherCase);
                 }
+                None
             }
             // A server that can't or won't read a question does not always repeat it.
-            0 if !matches!(rcode, 0 | 3) => {}
+            0 if !matches!(rcode, 0 | 3) => None,
             0 => return Err(Refusal::Stranger),
             _ => return Err(malformed("it has more than one question")),
-        }
+        };
         let truncated = flags & 1 << 9 != 0;
         let mut sections = [Vec::new(), Vec::new(), Vec::new()];
         'sections: for (section, count) in sections.iter_mut().zip(&counts[1..]) {
             for number in 0..*count {
-                match reader.record() {
+                match reader.record(repeated) {
                     Some(record) => section.push(record),
                     None if truncated => break 'sections,
                     None => return Err(malformed(&format!("record {} of {count} can't be read", number + 1))),
@@ -379,18 +383,14 @@ impl<'m> Reader<'m> {
 
     /// A name, compressed or not (RFC 1035 section 4.1.4). Pointers go backwards only, and not too often.
     pub(crate) fn name(&mut self) -> Option<Name> {
-        let mut labels: Vec<&[u8]> = Vec::new();
+        let mut name = Name::root();
         let mut length = 1;
         let mut jumped: Option<Self> = None;
         for _ in 0..2 * MAX_JUMPS {
             let reader = jumped.as_mut().unwrap_or(self);
             let start = reader.at;
             match reader.u8()? {
-                0 => {
-                    let mut name = Name::from_labels(labels).ok()?;
-                    name.set_fqdn(true);
-                    return Some(name);
-                }
+                0 => return Some(name),
                 first @ 0xc0.. => {
                     let target = usize::from(first & 0x3f) << 8 | usize::from(reader.u8()?);
                     if target < HEADER || target >= start {
@@ -399,7 +399,7 @@ impl<'m> Reader<'m> {
                     jumped = Some(Self { bytes: self.bytes, at: target, end: self.bytes.len() });
                 }
                 size @ 1..=63 => {
-                    labels.push(reader.take(size.into())?);
+                    name = name.append_label(reader.take(size.into())?).ok()?;
                     length += usize::from(size) + 1;
                     if length > 255 {
                         return None;
@@ -411,12 +411,34 @@ impl<'m> Reader<'m> {
         None
     }
 
+    /// Whether the question comes next, byte by byte as it was sent, as it nearly always does; then it is passed over.
+    fn repeats(&mut self, question: &Question) -> bool {
+        let mut ahead = Self { ..*self };
+        let repeats = question.name.iter().all(|label| ahead.string() == Some(label))
+            && ahead.u8() == Some(0)
+            && ahead.u16() == Some(question.record_type)
+            && ahead.u16() == Some(question.class);
+        if repeats {
+            *self = ahead;
+        }
+        repeats
+    }
+
     fn question(&mut self) -> Option<Question> {
         Some(Question { name: self.name()?, record_type: self.u16()?, class: self.u16()? })
     }
 
-    fn record(&mut self) -> Option<Record> {
-        let (name, record_type, class, ttl) = (self.name()?, self.u16()?, self.u16()?, self.u32()?);
+    /// A record. `repeated` is the name in the question where that was passed over: most owners are pointers to it.
+    fn record(&mut self, repeated: Option<&Name>) -> Option<Record> {
+        let is_pointer = self.bytes.get(self.at..self.end).is_some_and(|rest| rest.starts_with(&POINTER_TO_QUESTION));
+        let name = match repeated.filter(|_| is_pointer) {
+            Some(name) => {
+                self.at += POINTER_TO_QUESTION.len();
+                name.clone()
+            }
+            None => self.name()?,
+        };
+        let (record_type, class, ttl) = (self.u16()?, self.u16()?, self.u32()?);
         let length = self.u16()?;
         let start = self.at;
         self.take(length.into())?;

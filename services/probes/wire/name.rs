@@ -49,12 +49,12 @@ pub fn show(name: &Name) -> String {
             text.push('.');
         }
         for byte in label {
-            // Writing to a string can't fail.
-            let _ = match byte {
-                b'.' | b'"' | b'\\' | b';' | b'(' | b')' | b'@' | b'$' => write!(text, "\\{}", char::from(*byte)),
-                b'!'..=b'~' => write!(text, "{}", char::from(*byte)),
-                _ => write!(text, "\\{byte:03}"),
-            };
+            match byte {
+                b'.' | b'"' | b'\\' | b';' | b'(' | b')' | b'@' | b'$' => text.extend(['\\', char::from(*byte)]),
+                b'!'..=b'~' => text.push(char::from(*byte)),
+                // Writing to a string can't fail.
+                _ => drop(write!(text, "\\{byte:03}")),
+            }
         }
     }
     if name.is_fqdn() {

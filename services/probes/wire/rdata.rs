@@ -1,6 +1,7 @@
 //! Names and presentation forms of DNS: rcodes, types, classes and the data of records (RFC 1035 section 5.1, RFC 3597, RFC 6895).
 
 use std::{
+    borrow::Cow,
     fmt::Write,
     net::{Ipv4Addr, Ipv6Addr},
 };
@@ -9,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
     dns::{Answer, IN, Reader, Record},
-    name,
+    name, text,
 };
 
 /// Rcodes by number.
@@ -139,7 +140,7 @@ const TYPES: &[(u16, &str, &[Part])] = {
 };
 
 /// The name of an rcode: "NXDOMAIN", or "RCODE12" where it has none.
-pub(crate) fn rcode_name(number: u16) -> String {
+pub(crate) fn rcode_name(number: u16) -> Cow<'static, str> {
     name_of(RCODES.iter().copied(), number, "RCODE")
 }
 
@@ -149,7 +150,7 @@ pub(crate) fn rcode_number(text: &str) -> Option<u16> {
 }
 
 /// The name of a type: "MX", or "TYPE65280" where it has none (RFC 3597).
-pub(crate) fn type_name(number: u16) -> String {
+pub(crate) fn type_name(number: u16) -> Cow<'static, str> {
     name_of(TYPES.iter().map(|(number, name, _)| (*number, *name)), number, "TYPE")
 }
 
@@ -163,8 +164,8 @@ pub(crate) fn class_number(text: &str) -> Option<u16> {
     number_of(CLASSES.iter().copied(), text, "CLASS")
 }
 
-fn name_of<'t>(mut table: impl Iterator<Item = (u16, &'t str)>, number: u16, prefix: &str) -> String {
-    table.find(|(known, _)| *known == number).map_or_else(|| format!("{prefix}{number}"), |(_, name)| name.to_owned())
+fn name_of(mut table: impl Iterator<Item = (u16, &'static str)>, number: u16, prefix: &str) -> Cow<'static, str> {
+    table.find(|(known, _)| *known == number).map_or_else(|| format!("{prefix}{number}").into(), |(_, name)| name.into())
 }
 
 fn number_of<'t>(mut table: impl Iterator<Item = (u16, &'t str)>, text: &str, prefix: &str) -> Option<u16> {
@@ -181,9 +182,9 @@ pub(crate) fn present(answer: &Answer, record: &Record) -> String {
     let known = record.class == IN || !matches!(parts, [Part::V4 | Part::V6]);
     if known && !parts.is_empty() {
         let mut data = answer.data(record);
-        let mut words = Vec::new();
+        let mut words = Vec::with_capacity(parts.len());
         if parts.iter().all(|part| part.present(&mut data, &mut words).is_some()) && data.is_empty() {
-            return words.join(" ");
+            return if words.len() == 1 { words.remove(0) } else { words.join(" ") };
         }
     }
     let bytes = answer.data(record).rest();
@@ -197,7 +198,7 @@ impl Part {
             Self::U8 => data.u8()?.to_string(),
             Self::U16 => data.u16()?.to_string(),
             Self::U32 => data.u32()?.to_string(),
-            Self::V4 => Ipv4Addr::from(<[u8; 4]>::try_from(data.take(4)?).ok()?).to_string(),
+            Self::V4 => text::address(<[u8; 4]>::try_from(data.take(4)?).ok()?.into()),
             Self::V6 => Ipv6Addr::from(<[u8; 16]>::try_from(data.take(16)?).ok()?).to_string(),
             Self::Text => quoted(data.string()?),
             Self::Texts => {
@@ -216,7 +217,7 @@ impl Part {
             }
             Self::Hex => hex(data.rest()),
             Self::Base64 => STANDARD.encode(data.rest()),
-            Self::Type => type_name(data.u16()?),
+            Self::Type => type_name(data.u16()?).into_owned(),
             Self::Time => time(data.u32()?),
             Self::Salt => match data.string()? {
                 [] => "-".to_owned(),
@@ -228,7 +229,7 @@ impl Part {
                     let (window, length) = (u16::from(data.u8()?), data.u8()?);
                     for (position, byte) in (0_u16..).zip(data.take(length.into())?) {
                         let set = (0..8).filter(|bit| byte & 0x80 >> bit != 0);
-                        words.extend(set.map(|bit| type_name(window << 8 | position << 3 | bit)));
+                        words.extend(set.map(|bit| type_name(window << 8 | position << 3 | bit).into_owned()));
                         if position >= 32 {
                             return None;
                         }
@@ -288,12 +289,12 @@ fn quoted(bytes: &[u8]) -> String {
 fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
-        // Writing to a string can't fail.
-        let _ = match byte {
-            b'"' | b'\\' => write!(text, "\\{}", char::from(*byte)),
-            b' '..=b'~' => write!(text, "{}", char::from(*byte)),
-            _ => write!(text, "\\{byte:03}"),
-        };
+        match byte {
+            b'"' | b'\\' => text.extend(['\\', char::from(*byte)]),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            // Writing to a string can't fail.
+            _ => drop(write!(text, "\\{byte:03}")),
+        }
     }
     text
 }
