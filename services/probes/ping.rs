@@ -15,6 +15,7 @@ use crate::{
     },
     stopwatch::{Phase, to_proto},
     target::{self, Host, Options},
+    wire::text,
 };
 
 /// A ping, parsed.
@@ -127,26 +128,26 @@ impl Ping {
     fn judge(&self, tally: &Tally, target: IpAddr, timeout: Duration, unsent: Option<io::Error>) -> Result<String, Failure> {
         let (sent, answered) = (tally.sent_count(), tally.answered_count());
         let whom = self.whom(target);
-        let act = format!("ping {whom}");
+        let act = || format!("ping {whom}");
         // What was dropped at our own socket may have been an answer: it is not the target's loss.
         let dropped = tally.drops.min(sent - answered);
         let (lost, judged) = (sent - answered - dropped, sent - dropped);
         if answered == 0 {
             if let Some(error) = tally.first_error() {
-                return Err(error.failure(act, target));
+                return Err(error.failure(act(), target));
             }
             if let Some(error) = &tally.local {
-                return Err(error.failure(act, target));
+                return Err(error.failure(act(), target));
             }
             if let Some(error) = unsent {
-                return Err(Failure::of_io(act, &error, Moment::AtOnce));
+                return Err(Failure::of_io(act(), &error, Moment::AtOnce));
             }
             if dropped > 0 {
-                let sentence = format!("{act}: {} packets were dropped at our own socket for want of room", tally.drops);
+                let sentence = format!("{}: {} packets were dropped at our own socket for want of room", act(), tally.drops);
                 return Err(Failure::new(Reason::ResourceExhausted, Attribution::Vantage, sentence));
             }
             if tally.corrupt > 0 {
-                let sentence = format!("{act}: {} replies, each with a changed payload", tally.corrupt);
+                let sentence = format!("{}: {} replies, each with a changed payload", act(), tally.corrupt);
                 return Err(Failure::target(Reason::MalformedAnswer, sentence));
             }
             let (limit, late) = match (self.request_timeout, tally.late) {
@@ -164,19 +165,23 @@ impl Ping {
             let why = tally.first_error().and_then(|error| error.to_proto()).map_or_else(String::new, |error| {
                 format!("; {} (type {} code {}), says {}", error.meaning, error.r#type, error.code, error.from)
             });
-            return Err(Failure::target(Reason::TooLossy, format!("{act}: {lost} of {judged} requests lost, allowed are {limit} %{why}")));
+            return Err(Failure::target(
+                Reason::TooLossy,
+                format!("{}: {lost} of {judged} requests lost, allowed are {limit} %{why}", act()),
+            ));
         }
         if let Some(limit) = self.max_latency
             && mean > limit
         {
-            return Err(Failure::target(Reason::TooSlow, format!("{act}: the mean round trip is {mean:.3?}, allowed is {limit:?}")));
+            return Err(Failure::target(Reason::TooSlow, format!("{}: the mean round trip is {mean:.3?}, allowed is {limit:?}", act())));
         }
-        Ok(format!("{whom} answered {answered} of {sent}, round trips {min:.3?} to {max:.3?}, mean {mean:.3?}"))
+        let [min, max, mean] = [min, max, mean].map(text::duration);
+        Ok(format!("{whom} answered {answered} of {sent}, round trips {min} to {max}, mean {mean}"))
     }
 
     fn whom(&self, target: IpAddr) -> String {
         match &self.host {
-            Host::Address(_) => target.to_string(),
+            Host::Address(_) => text::address(target),
             Host::Name(name) => format!("{name} ({target})"),
         }
     }

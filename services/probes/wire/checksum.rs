@@ -3,11 +3,12 @@
 /// The checksum of `bytes`: the one's complement of the one's complement sum of its 16-bit words, an odd last byte padded with zero.
 /// Over bytes that contain their own right checksum it is 0.
 pub fn internet(bytes: &[u8]) -> u16 {
-    let mut words = bytes.chunks_exact(2);
-    let mut sum: u64 = words.by_ref().map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-    if let [last] = words.remainder() {
-        sum += u64::from(*last) << 8;
-    }
+    // Two words at a time: what the upper one carries is added to the lower one below, as it would be before (RFC 1071 section 2).
+    let mut pairs = bytes.chunks_exact(4);
+    let mut sum: u64 = pairs.by_ref().map(|pair| u64::from(u32::from_be_bytes([pair[0], pair[1], pair[2], pair[3]]))).sum();
+    let mut last = [0; 4];
+    last[..pairs.remainder().len()].copy_from_slice(pairs.remainder());
+    sum += u64::from(u32::from_be_bytes(last));
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -29,6 +30,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn it_is_the_sum_of_single_words(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut sum = 0_u32;
+            for word in bytes.chunks(2) {
+                sum += u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]));
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            prop_assert_eq!(internet(&bytes), !u16::try_from(sum).unwrap());
+        }
+
         #[test]
         fn bytes_with_their_own_checksum_sum_to_zero(mut bytes in proptest::collection::vec(any::<u8>(), 2..200)) {
             bytes[0] = 0;

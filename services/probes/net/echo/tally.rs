@@ -36,22 +36,25 @@ impl Stuffing {
     /// Fills `room` with the payload of a request.
     pub(crate) fn write(self, sequence: u16, room: &mut [u8]) {
         for (room, word) in room.chunks_mut(8).zip(self.words(sequence)) {
-            let length = room.len();
-            room.copy_from_slice(&word[..length]);
+            match room.first_chunk_mut() {
+                Some(room) => *room = word,
+                None => room.copy_from_slice(&word[..room.len()]),
+            }
         }
     }
 
     /// What a reply's payload shows about it.
     fn judge(self, sequence: u16, payload: &[u8]) -> Likeness {
+        let is = |(came, sent): (&[u8], [u8; 8])| came.first_chunk().map_or_else(|| *came == sent[..came.len()], |came| *came == sent);
+        if payload.len() == self.size && payload.chunks(8).zip(self.words(sequence)).all(is) {
+            return Likeness::Same;
+        }
         let same: usize = payload
             .chunks(8)
             .take(self.size.div_ceil(8))
             .zip(self.words(sequence))
             .map(|(came, sent)| came.iter().zip(sent).filter(|(came, sent)| **came == *sent).count())
             .sum();
-        if payload.len() == self.size && same == self.size {
-            return Likeness::Same;
-        }
         // Another flight's bytes agree in one of 256; ours with some changed agree in most.
         let common = self.size.min(payload.len());
         if common >= 8 && same * 2 > common { Likeness::Changed } else { Likeness::Foreign }

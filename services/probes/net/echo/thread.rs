@@ -29,8 +29,11 @@ use crate::{
     },
 };
 
-/// The largest packet that there is always room for: header, an Ethernet's worth of payload.
-const USUAL: usize = 2048;
+/// The room for each packet at first: a default payload with all around it. Packets side by side are found in the caches where those a page
+/// apart are not; whoever asks for more gets more.
+const USUAL: usize = 192;
+/// The room that is kept for good once it was needed: header, an Ethernet's worth of payload.
+const KEPT: usize = 2048;
 /// The longest IPv4 header, and a byte more than a right answer has, so that a longer one shows.
 const AROUND: usize = 60 + HEADER + 1;
 /// How much an ICMP error quotes at most (RFC 1812).
@@ -139,7 +142,7 @@ impl Worker {
             if self.shared.closed.load(Ordering::SeqCst) {
                 return false;
             }
-            if self.back.size() > USUAL {
+            if self.back.size() > KEPT {
                 self.back = Batch::new(USUAL);
                 self.open.iter_mut().flatten().for_each(|open| open.out = Batch::new(USUAL));
             }
