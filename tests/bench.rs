@@ -58,7 +58,7 @@ async fn a_benchmark_of_ping_counts_requests_and_stands_beside_the_bare_loop() {
 #[tokio::test]
 async fn each_kind_with_a_target_here_can_be_measured() {
     let mut kinds = JoinSet::new();
-    for (kind, bare) in [("udp", 2), ("dns", 2), ("ntp", 2), ("tcp", 0), ("http", 1), ("https", 2)] {
+    for (kind, bare) in [("udp", 2), ("dns", 3), ("ntp", 2), ("tcp", 0), ("http", 1), ("https", 2)] {
         kinds.spawn(async move {
             let told = bench(&format!("{kind} --targets 10 --rate 50")).await;
             sound(&told, 10, 50.0);

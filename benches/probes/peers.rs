@@ -21,7 +21,7 @@ use vantage_monitor::bench::{
     targets::{self, Service},
     window::{Window, line},
 };
-use vantage_probes::net::bare::{self, Echo, Stamps, Tally};
+use vantage_probes::net::bare::{self, Echo, Sockets, Stamps, Tally};
 
 /// How long a bare loop runs: it is even, so that more tells no more.
 pub(crate) const BARE: Duration = Duration::from_secs(3);
@@ -64,7 +64,7 @@ impl Peer {
         Self::bare(&format!("bare loop, stamps of {stamps}"), &["echo", stamps, &targets.len().to_string()])
     }
 
-    /// The bare loop over UDP sockets, "fresh" ones or a "kept" one.
+    /// The bare loop over UDP sockets: "fresh" ones, "shared" ones or a "kept" one.
     pub(crate) fn bare_udp(server: SocketAddr, name: &str, sockets: &str) -> Self {
         Self::bare(&format!("bare loop, {sockets} sockets"), &["udp", name, &server.to_string(), sockets])
     }
@@ -244,8 +244,12 @@ pub(crate) fn child(arguments: &[String]) {
         ["udp", name, server, sockets] => {
             let request = datagram(if *name == "dns" { Service::Dns } else { Service::Udp }).unwrap();
             let server = server.parse().unwrap();
-            let run = if *sockets == "kept" { bare::udp_kept } else { bare::udp };
-            ("datagram", run(server, &request, BARE).unwrap())
+            let sockets = match *sockets {
+                "kept" => Sockets::Kept,
+                "shared" => Sockets::Shared,
+                _ => Sockets::Fresh,
+            };
+            ("datagram", bare::udp(server, &request, sockets, BARE).unwrap())
         }
         ["web", manner, server, authority] => ("blocking", crate::web::child(manner, server.parse().unwrap(), authority)),
         ["tcp", server] => ("blocking", bare::tcp(server.parse().unwrap(), BARE).unwrap()),

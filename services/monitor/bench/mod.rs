@@ -22,7 +22,7 @@ use vantage_daemon::{
 };
 use vantage_probes::{
     net::bare::{
-        self, Echo, Stamps, Tally,
+        self, Echo, Sockets, Stamps, Tally,
         web::{self, Handshakes},
     },
     wire::ntp::{self, Stamp},
@@ -183,10 +183,18 @@ fn compare(kind: Kind, addresses: &[Ipv4Addr], target: Option<&Target>, ours: f6
         return Ok(loops);
     }
     let Some(request) = request(kind) else { return Ok(Vec::new()) };
-    Ok(vec![
-        comparison("bare loop, a socket for each request".to_owned(), bare::udp(target.address, &request, BARE)?),
-        comparison("bare loop, one socket for all".to_owned(), bare::udp_kept(target.address, &request, BARE)?),
-    ])
+    let mut loops = Vec::new();
+    for (sockets, name) in [
+        (Sockets::Fresh, "a socket for each request"),
+        (Sockets::Shared, "a socket for 64 requests"),
+        (Sockets::Kept, "one socket for all"),
+    ] {
+        if sockets == Sockets::Shared && kind != Kind::Dns {
+            continue;
+        }
+        loops.push(comparison(format!("bare loop, {name}"), bare::udp(target.address, &request, sockets, BARE)?));
+    }
+    Ok(loops)
 }
 
 /// The datagram that a kind sends.

@@ -23,6 +23,7 @@ pub mod web;
 pub use echo::{Echo, Stamps};
 pub use tcp::tcp;
 
+use super::shelf::MOST_ASKED;
 use crate::stopwatch;
 
 /// How many packets are on their way at once, and go to the kernel in one call where it takes more than one.
@@ -79,48 +80,113 @@ fn repeat(time: Duration, mut lot: impl FnMut(&mut Tally) -> io::Result<()>) -> 
     Ok(tally)
 }
 
-/// Asks a UDP server for `time`: a connected socket of its own for each request, as the probes have it, with the kernel's stamp of the
-/// arrival asked for; a lot of sockets is opened and sent to, then read and closed. An answer has to have the length of `request` at least.
-pub fn udp(server: SocketAddr, request: &[u8], time: Duration) -> io::Result<Tally> {
-    let mut sockets = Vec::with_capacity(LOT);
+/// Over which connected sockets a loop asks a UDP server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// A new one for each request, as the UDP probe has it.
+    Fresh,
+    /// A new one each 64 requests, of which one is under way at a time, as the DNS probe has it.
+    Shared,
+    /// One for all requests: what is left when opening sockets costs nothing.
+    Kept,
+}
+
+/// Asks a UDP server for `time`, with the kernel's stamp of the arrival asked for: sends a lot of requests, then reads as many answers. An answer has
+/// to have the length of `request` at least.
+pub fn udp(server: SocketAddr, request: &[u8], sockets: Sockets, time: Duration) -> io::Result<Tally> {
+    let most_asked = match sockets {
+        Sockets::Fresh => 1,
+        Sockets::Shared => MOST_ASKED,
+        Sockets::Kept => usize::MAX,
+    };
+    let mut lot: Vec<UdpSocket> = Vec::new();
+    let mut asked = 0;
     repeat(time, |tally| {
-        for _ in 0..LOT {
-            let socket = socket2::Socket::new(socket2::Domain::for_address(server), socket2::Type::DGRAM.cloexec(), None)?;
-            setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            socket.connect(&server.into())?;
-            let socket = UdpSocket::from(socket);
-            socket.send(request)?;
-            sockets.push(socket);
+        if lot.is_empty() || asked >= most_asked {
+            lot.clear();
+            asked = 0;
+            let count = if sockets == Sockets::Kept { 1 } else { LOT };
+            for _ in 0..count {
+                lot.push(connect(server)?);
+            }
         }
-        collect(sockets.drain(..), request, tally)
+        asked += 1;
+        for socket in lot.iter().cycle().take(LOT) {
+            socket.send(request)?;
+        }
+        collect(lot.iter().cycle().take(LOT), request, tally)
     })
 }
 
-/// The same over one connected socket for all: what is left when opening sockets costs nothing.
-pub fn udp_kept(server: SocketAddr, request: &[u8], time: Duration) -> io::Result<Tally> {
-    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(server), socket2::Type::DGRAM.cloexec(), None)?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.connect(server)?;
-    repeat(time, |tally| {
-        for _ in 0..LOT {
-            socket.send(request)?;
-        }
-        collect((0..LOT).map(|_| &socket), request, tally)
-    })
+    socket.connect(&server.into())?;
+    Ok(socket.into())
 }
 
 /// Takes one answer from each of a lot.
-fn collect<S: std::borrow::Borrow<UdpSocket>>(lot: impl Iterator<Item = S>, request: &[u8], tally: &mut Tally) -> io::Result<()> {
+fn collect<'l>(lot: impl Iterator<Item = &'l UdpSocket>, request: &[u8], tally: &mut Tally) -> io::Result<()> {
     let mut answer = [0; 2048];
     for socket in lot {
         tally.sent += 1;
-        match socket.borrow().recv(&mut answer) {
+        match socket.recv(&mut answer) {
             Ok(length) => tally.answered += u64::from(length >= request.len()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_udp_server_is_asked_from_as_many_ports_as_are_said() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = std::thread::spawn(move || {
+            let mut ports = std::collections::HashMap::<_, usize>::new();
+            let mut request = [0; 8];
+            while let Ok((length, from)) = server.recv_from(&mut request) {
+                if &request[..length] == b"end" {
+                    server.send_to(&ports.len().to_string().into_bytes(), from).unwrap();
+                    server.send_to(&ports.values().max().unwrap().to_string().into_bytes(), from).unwrap();
+                    ports.clear();
+                    continue;
+                }
+                *ports.entry(from.port()).or_default() += 1;
+                server.send_to(&request[..length], from).unwrap();
+                if &request[..length] == b"stop" {
+                    return;
+                }
+            }
+        });
+        let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
+        asker.connect(address).unwrap();
+        let told = || {
+            asker.send(b"end").unwrap();
+            [(); 2].map(|()| {
+                let mut answer = [0; 20];
+                let length = asker.recv(&mut answer).unwrap();
+                std::str::from_utf8(&answer[..length]).unwrap().parse::<usize>().unwrap()
+            })
+        };
+        for sockets in [Sockets::Fresh, Sockets::Shared, Sockets::Kept] {
+            let tally = udp(address, b"ask", sockets, Duration::from_millis(100)).unwrap();
+            assert!(tally.sent >= 64 && tally.answered == tally.sent, "{sockets:?}: {tally:?}");
+            let ([ports, most], sent) = (told(), usize::try_from(tally.sent).unwrap());
+            match sockets {
+                // Ports come again, but not at once.
+                Sockets::Fresh => assert!(ports >= LOT.min(sent), "{ports}"),
+                Sockets::Shared => assert!(ports >= LOT && most * ports >= sent && most < sent, "{ports}, {most} of {sent}"),
+                Sockets::Kept => assert_eq!((ports, most), (1, sent)),
+            }
+        }
+        asker.send(b"stop").unwrap();
+        serving.join().unwrap();
+    }
 }
