@@ -149,6 +149,53 @@ async fn who_takes_no_results_is_refused_new_orders_once_the_accounts_of_the_old
 }
 
 #[tokio::test]
+async fn what_clients_leave_in_the_journal_has_a_bound_together_and_who_leaves_little_loses_none_of_it() {
+    const TOTAL: u64 = 4 << 20;
+    let journal = Journal { bytes: Some(64 << 20), total_bytes: Some(TOTAL), ..Journal::default() };
+    let monitor = Monitor::start_with(Settings { journal, ..settings() }).await;
+    let greedy = ["one", "two"];
+    for client in greedy {
+        let mut link = monitor.connect(client, &[]).await;
+        for number in 0..20 {
+            let check = tcp_check(&format!("{client}-{number}"), 9, Duration::from_millis(100), 0);
+            // 8 KiB each.
+            link.start(Check { labels: (0..32).map(|label| (format!("x{label}"), "y".repeat(256))).collect(), ..check }).await;
+        }
+        link.result().await;
+    }
+    let mut link = monitor.connect("modest", &[]).await;
+    link.start(tcp_check("modest", 9, Duration::from_millis(200), 0)).await;
+    link.result().await;
+    drop(link);
+
+    let mut most = 0;
+    loop {
+        let (clients, queues) = (monitor.clients().await, monitor.queues().await);
+        most = most.max(queues.values().map(|queue| queue.journal_bytes).sum());
+        if greedy.iter().map(|client| clients[*client].started_run_count * 8192).sum::<u64>() > 4 * TOTAL {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // It is looked after once a second, in which there are 3 MiB more.
+    assert!((TOTAL / 2..TOTAL * 3).contains(&most), "{most}");
+    eventually("the last second's are trimmed", async || {
+        let queues = monitor.queues().await;
+        let limits = greedy.map(|client| queues[client].journal_limit_bytes);
+        limits[0] == limits[1] && (TOTAL / 3..=TOTAL / 2).contains(&limits[0])
+    })
+    .await;
+
+    for (client, loses) in [("one", true), ("modest", false)] {
+        let mut link = monitor.connect(client, &[]).await;
+        let waiting = monitor.queues().await[client].unacknowledged_count;
+        // A few were sent before it left, and are kept.
+        let results = link.results(waiting.min(300) as usize).await;
+        assert_eq!(results.iter().any(|result| result.reason() == Reason::JournalFull), loses, "{client}");
+    }
+}
+
+#[tokio::test]
 async fn who_asks_too_fast_waits_and_loses_nothing() {
     let (_open, port) = silent_port().await;
     // Of the burst that a restatement may be, nothing is left after a thousand and one.

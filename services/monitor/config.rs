@@ -193,6 +193,11 @@ pub struct Journal {
     /// again, new orders are refused. 64 KiB to 64 GiB. Default 1 GiB on disk, 64 MiB in memory.
     #[serde(deserialize_with = "fields::some_number::<65_536, 68_719_476_736, _>")]
     pub bytes: Option<u64>,
+    /// Bytes for all clients together, accounts of dropped results included. Where they would come beyond it, those that take least keep what they
+    /// have, and the others get equal parts of the rest. Looked after once a second. 64 KiB to 1 PiB. Default none on disk, whose own end bounds it, and
+    /// 512 MiB in memory.
+    #[serde(deserialize_with = "fields::some_number::<65_536, 1_125_899_906_842_624, _>")]
+    pub total_bytes: Option<u64>,
     /// How old a result may become. 1 minute to 365 days. Default 24 h.
     #[serde(deserialize_with = "fields::duration::<{ 60 * SECOND }, { 365 * DAY }, _>")]
     pub age: Duration,
@@ -294,6 +299,7 @@ impl Default for Journal {
     fn default() -> Self {
         Self {
             bytes: None,
+            total_bytes: None,
             age: Duration::from_millis(DAY),
             sync: Sync::default(),
             commit_interval: Duration::from_millis(10),
@@ -339,6 +345,11 @@ impl Settings {
         let Journal { bytes, age, unwritten_bytes, .. } = self.journal;
         let default = if self.data == Data::Memory { 64 << 20 } else { 1 << 30 };
         Bounds { bytes: bytes.unwrap_or(default), age, unwritten_bytes }
+    }
+
+    /// The bound of the journal of all clients together, where there is one.
+    pub fn total_bytes(&self) -> Option<u64> {
+        self.journal.total_bytes.or((self.data == Data::Memory).then_some(512 << 20))
     }
 
     /// Where the policy is, of settings that were read from `file`.

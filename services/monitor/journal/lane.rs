@@ -267,6 +267,11 @@ impl Lane {
         self.on_disk.bytes.saturating_sub(self.on_disk.settled)
     }
 
+    /// What all of it takes of the disk, in bytes.
+    pub fn stored_bytes(&self) -> u64 {
+        self.on_disk.bytes
+    }
+
     /// What accounts of dropped runs take of the disk, in bytes.
     pub fn settled_bytes(&self) -> u64 {
         // The disk forgets what is acknowledged a little later.
@@ -367,15 +372,15 @@ impl Lane {
         self.trimming || self.fetching.is_some()
     }
 
-    /// What has to be dropped at `now`: what is too old, and of the `excess` bytes that the client has beyond its bound as much as there is. It
-    /// is not looked for again until [`trimmed`](Self::trimmed).
-    pub fn trim(&mut self, now: Instant, excess: u64) -> Option<Trim> {
+    /// What has to be dropped at `now`: what is too old, and of the `excess` bytes that the client has beyond its bound, `most`, as much as there
+    /// is. It is not looked for again until [`trimmed`](Self::trimmed).
+    pub fn trim(&mut self, now: Instant, excess: u64, most: u64) -> Option<Trim> {
         if self.trimming || self.fetching.is_some() {
             return None;
         }
         let bytes = if self.spent { 0 } else { excess.min(self.result_bytes()) };
         // Room for some more at once: accounts merge better, and it is done less often. Not for much: others wait for the disk meanwhile.
-        let bytes = if bytes > 0 { bytes + (self.bounds.bytes / 16).min(SLACK_BYTES) } else { 0 };
+        let bytes = if bytes > 0 { bytes + (most / 16).min(SLACK_BYTES) } else { 0 };
         let is_old = |(_, at): &&(u64, Instant)| now.saturating_duration_since(*at) > self.bounds.age;
         let through = self.marks.iter().take_while(is_old).last().map_or(0, |(last, _)| *last);
         let after = self.sent.max(self.ready_through);
@@ -385,7 +390,7 @@ impl Lane {
         // What is dropped has no age any more; what was sent keeps its own.
         self.marks.retain(|(last, _)| *last <= after || *last > through);
         self.trimming = true;
-        let coarse = self.on_disk.settled > self.bounds.bytes / 4;
+        let coarse = self.on_disk.settled > most / 4;
         Some(Trim { session: self.session.clone(), after, bytes, through, coarse })
     }
 

@@ -14,11 +14,13 @@ use crate::ledger::Ledger;
 
 pub(crate) mod accounts;
 pub(crate) mod disk;
+pub(crate) mod fairness;
 pub(crate) mod keeper;
 pub(crate) mod lane;
 mod load;
 
 pub use disk::{Disk, Holding, Written};
+pub(crate) use fairness::{Claim, Common};
 pub use keeper::Condition;
 pub(crate) use keeper::Keeper;
 pub use lane::Lane;

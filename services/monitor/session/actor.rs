@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     holdings::Share,
-    journal::{StoredClient, keeper::Answer},
+    journal::{Claim, StoredClient, keeper::Answer},
     pacer::Pacer,
     schedule::Now,
     tally::Tally,
@@ -93,6 +93,8 @@ struct Actor {
     last_stream: u64,
     expendable: Arc<AtomicBool>,
     share: Share,
+    /// Its part of the room of all logs.
+    claim: Claim,
     pacer: Arc<Pacer>,
     room: Arc<Semaphore>,
     /// Since when it has gone on without waiting, if it was looked at since.
@@ -138,6 +140,7 @@ impl Actor {
         for order in core.book.all() {
             order.facts.count(share.hold_anyhow(order.facts.weight(&order.start)));
         }
+        let claim = shared.common.claim();
         let pacer = Arc::new(shared.settings.limits.pacer());
         let room = Arc::new(super::room(shared.settings.limits.request_bytes));
         let (answer, answers) = mpsc::unbounded_channel();
@@ -157,6 +160,7 @@ impl Actor {
             last_stream: 0,
             expendable,
             share,
+            claim,
             pacer,
             room,
             turn_began: None,
@@ -443,7 +447,8 @@ impl Actor {
     fn tidy(&mut self) -> bool {
         let now = Now::read();
         self.look();
-        self.core.tidy(now);
+        let share = self.claim.note(self.core.stored_bytes());
+        self.core.tidy(now, share);
         self.show();
         if self.stream.is_some() {
             return false;

@@ -24,7 +24,13 @@ use vantage_daemon::audit::Audit;
 use vantage_probes::World;
 
 use crate::{
-    admission::Admission, config::Settings, figures::ClientFigures, holdings::Holdings, journal::Keeper, pacer::Pacer, policy::Policy,
+    admission::Admission,
+    config::Settings,
+    figures::ClientFigures,
+    holdings::Holdings,
+    journal::{Common, Keeper},
+    pacer::Pacer,
+    policy::Policy,
     tally::Tally,
 };
 
@@ -51,6 +57,8 @@ pub struct Shared {
     pub admission: Admission,
     /// What orders hold in memory.
     pub(crate) holdings: Holdings,
+    /// The room of all logs together.
+    pub(crate) common: Common,
     /// How fast all clients together may ask.
     pub(crate) pacer: Arc<Pacer>,
     /// Every record, as it is appended, for those who watch.

@@ -63,11 +63,17 @@ impl Actor {
 
     /// Refuses what is new where the journal is full of accounts: each order has one at least, and nothing makes it smaller.
     fn ask_for_accounts(&self) -> Result<(), Status> {
-        let most = self.shared.settings.bounds().bytes;
-        if self.core.usage().settled_bytes > most {
-            return Err(limit(&self.client_id, "journal.bytes", most, "bytes of accounts of results that a client did not take in time"));
+        let (most, own) = (self.core.most_bytes(), self.shared.settings.bounds().bytes);
+        if self.core.usage().settled_bytes <= most {
+            return Ok(());
         }
-        Ok(())
+        let what = "bytes of accounts of results that a client did not take in time";
+        match self.shared.settings.total_bytes().filter(|_| most < own) {
+            Some(total) => {
+                Err(limit(&self.client_id, "journal.total_bytes", total, "bytes of results, and of accounts of dropped ones, of all"))
+            }
+            None => Err(limit(&self.client_id, "journal.bytes", own, what)),
+        }
     }
 
     fn once(&mut self, once: RunOnce) -> Result<(), Status> {

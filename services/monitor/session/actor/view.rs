@@ -36,7 +36,7 @@ impl Actor {
                 unacknowledged_count: usage.records,
                 oldest_age: usage.oldest.map(|oldest| vantage_probes::stopwatch::to_proto(now.saturating_duration_since(oldest))),
                 journal_bytes: usage.bytes,
-                journal_limit_bytes: self.shared.settings.bounds().bytes,
+                journal_limit_bytes: self.core.most_bytes(),
                 skipped: self
                     .core
                     .tally

@@ -35,6 +35,8 @@ pub(crate) struct Core {
     /// What the monitor is called.
     monitor: String,
     bounds: Bounds,
+    /// The most bytes of results now, and of accounts of dropped ones: its own bound, or less where others need room, too.
+    most_bytes: u64,
     pub(super) book: Book,
     /// Of each order that has runs to be accounted for: which of them are, as far as they were handed over to be written.
     rows: HashMap<OrderId, Row>,
@@ -77,6 +79,7 @@ impl Core {
         Self {
             monitor: monitor.to_owned(),
             bounds,
+            most_bytes: bounds.bytes,
             book: Book::default(),
             rows: HashMap::new(),
             lanes: Vec::new(),
@@ -152,15 +155,28 @@ impl Core {
         self.appended.extend(live.append(order, record, now.monotonic, self.watched));
     }
 
-    /// Looks after bounds, and what is done with.
-    pub(crate) fn tidy(&mut self, now: Now) {
+    /// What the logs take of the disk, in bytes.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.lanes.iter().map(Lane::stored_bytes).sum()
+    }
+
+    /// The most bytes of results now, and of accounts of dropped ones.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.most_bytes
+    }
+
+    /// Looks after bounds, and what is done with. `share` is what the client may take of the room for all.
+    pub(crate) fn tidy(&mut self, now: Now, share: u64) {
         self.follow_clock(now);
+        self.most_bytes = self.bounds.bytes.min(share);
         let results: u64 = self.lanes.iter().map(Lane::result_bytes).sum();
-        let mut excess = results.saturating_sub(self.bounds.bytes);
+        // Of the room for all, accounts take a part, too.
+        let most = self.bounds.bytes.min(share.saturating_sub(self.stored_bytes() - results));
+        let mut excess = results.saturating_sub(most);
         for lane in &mut self.lanes {
             // The oldest go first.
             excess = if lane.is_busy() { 0 } else { excess };
-            if let Some(trim) = lane.trim(now.monotonic, excess) {
+            if let Some(trim) = lane.trim(now.monotonic, excess, self.most_bytes) {
                 excess = excess.saturating_sub(trim.bytes);
                 self.changes.trims.push(trim);
             }

@@ -219,7 +219,7 @@ impl World {
                     self.in_flight.extend(self.core.run_once(once, self.now));
                 }
             }
-            Step::Tidy => self.core.tidy(self.now),
+            Step::Tidy => self.core.tidy(self.now, u64::MAX),
         }
         self.run_due();
     }
@@ -343,7 +343,7 @@ fn new_results_do_not_wait_behind_a_long_backlog() {
     world.deliver(2, true);
     assert_eq!(world.client.through.len(), 2, "one of each session");
     world.settle();
-    world.core.tidy(world.now);
+    world.core.tidy(world.now, u64::MAX);
     assert_eq!(world.core.closed_sessions().count(), 0);
     assert_eq!(world.client.runs["1"].len() as u64, 2 * WINDOW + 1);
 }
@@ -373,13 +373,22 @@ fn a_client_has_one_bound_for_all_its_sessions_and_the_oldest_results_go_first()
     let before = results(&world);
     assert!(before.len() == 3 && before.iter().all(|bytes| (250_000..600_000).contains(bytes)), "{before:?}");
     for _ in 0..5 {
-        world.core.tidy(world.now);
+        world.core.tidy(world.now, u64::MAX);
         world.write();
     }
     let after = results(&world);
     assert!(after.iter().sum::<u64>() <= bounds.bytes && after.iter().sum::<u64>() > bounds.bytes * 8 / 10, "{before:?}, {after:?}");
     assert_eq!((after[0], after[2]), (0, before[2]), "{before:?}, {after:?}");
     assert!((5001..10_000).contains(&world.core.tally.journal_dropped_runs), "{}", world.core.tally.journal_dropped_runs);
+
+    // Others want room, too: what it may have is less than its own bound, and accounts are a part of it.
+    assert_eq!(world.core.most_bytes(), bounds.bytes);
+    for _ in 0..5 {
+        world.core.tidy(world.now, 200_000);
+        world.write();
+    }
+    assert_eq!(world.core.most_bytes(), 200_000);
+    assert!((100_000..=200_000).contains(&world.core.stored_bytes()), "{}", world.core.stored_bytes());
 }
 
 #[test]
