@@ -1,5 +1,6 @@
 //! The task that owns a session: it gives clock, disk and stream to the [`Core`], which decides.
 
+mod absence;
 mod requests;
 mod stop;
 mod view;
@@ -49,12 +50,8 @@ const ENDED_AT_ONCE: usize = 256;
 const TURN: Duration = Duration::from_micros(500);
 /// How often bounds of age are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// How long a client is remembered of which nothing is left.
-const IDLE_EXPIRY: Duration = Duration::from_secs(10);
 /// How long results of a client that is away wait for others to be written with.
 const AWAY_PATIENCE: Duration = Duration::from_millis(200);
-/// How long a stream may take to accept its last word.
-const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Begins a session for the client of that id, or goes on with the one that was stored: how to tell it things, and its life, which leaves
 /// what it has counted. `expendable` says at all times whether the client could be parted with: it is away, has no orders, and was sent all
@@ -416,56 +413,6 @@ impl Actor {
         if is_done && (self.core.is_sent() || self.core.is_at_limit()) {
             self.leave("the client closed its stream");
         }
-    }
-
-    /// Ends the stream with a status, if there is one.
-    fn dismiss(&mut self, status: Status) {
-        let Some(stream) = self.stream.take() else { return };
-        self.note_away(status.message());
-        tokio::spawn(async move {
-            // A peer that takes nothing any more will find out by its keepalive.
-            let _ = tokio::time::timeout(LAST_WORD, stream.results.send(Err(status))).await;
-        });
-    }
-
-    /// Ends the stream with OK, if there is one.
-    fn leave(&mut self, why: &str) {
-        if self.stream.take().is_some() {
-            self.note_away(why);
-        }
-    }
-
-    fn note_away(&mut self, why: &str) {
-        self.core.detach();
-        let now = Now::read();
-        self.presence = Presence { connected: false, since: now.wall };
-        self.away_since = now.monotonic;
-        tracing::info!(client = &*self.client_id, orders = self.core.book.standing(), why, "client away");
-    }
-
-    /// Looks after bounds. True: nothing is left of the client, or it stayed away too long.
-    fn tidy(&mut self) -> bool {
-        let now = Now::read();
-        self.look();
-        let share = self.claim.note(self.core.stored_bytes());
-        self.core.tidy(now, share);
-        self.show();
-        if self.stream.is_some() {
-            return false;
-        }
-        let has_nothing_to_do = self.core.book.standing() == 0 && self.runs.is_empty();
-        self.expendable.store(has_nothing_to_do && self.core.was_sent(), Ordering::Relaxed);
-        let away = now.monotonic.saturating_duration_since(self.away_since);
-        if away > self.shared.settings.client_expiry {
-            tracing::warn!(
-                client = &*self.client_id,
-                orders = self.core.book.clear(),
-                results = self.core.usage().records,
-                "client forgotten with all that is its: it stayed away longer than client_expiry"
-            );
-            return true;
-        }
-        has_nothing_to_do && self.core.is_acknowledged() && away > IDLE_EXPIRY
     }
 }
 
